@@ -1,0 +1,45 @@
+"""The exceptions and warnings of Thalweg: each message names the cause and the remedy."""
+
+
+class ThalwegError(Exception):
+    """Base of every error that Thalweg raises on purpose."""
+
+
+class DataError(ThalwegError, ValueError):
+    """Data that cannot be read or used; names the file, column and row where there is one."""
+
+
+class SchemaError(DataError):
+    """Rows that do not match the schema the model was fitted on."""
+
+
+class SettingsError(ThalwegError, ValueError):
+    """An unknown or impossible setting, recipe or argument."""
+
+
+class NotAnswered(ThalwegError, NotImplementedError):
+    """A question that has no meaning, or no method yet, for this energy; names what answers it."""
+
+
+class NotConverged(ThalwegError, RuntimeError):
+    """An inference that ended without reaching its minimum."""
+
+
+class Diverged(ThalwegError, RuntimeError):
+    """A training run that could not be kept healthy; names the cause and the remedy."""
+
+
+class Interrupted(ThalwegError, KeyboardInterrupt):
+    """A run stopped by the user; says how to resume it."""
+
+
+class ModelDirectoryError(ThalwegError, ValueError):
+    """A model directory that is damaged, foreign or not a model directory."""
+
+
+class OutputError(ThalwegError, OSError):
+    """An output that exists already or cannot be written."""
+
+
+class DataWarning(UserWarning):
+    """Something about the rows that the user would want to know and that does not stop the work."""

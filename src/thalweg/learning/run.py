@@ -1,0 +1,40 @@
+"""Where a training happens and what comes out of it: the `Run` that is asked for and the `Fit` that results."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from thalweg.energy.base import AbstractEnergy
+
+
+@dataclass(frozen=True)
+class Run:
+    """The surroundings of a training: nothing in it changes the result.
+
+    `directory` receives `metrics.jsonl` and the checkpoint (None: nothing is written); `resume` continues from
+    that checkpoint; `progress` draws a bar on a terminal; `log` receives one line for each event worth a line.
+    """
+
+    directory: Path | None = None
+    resume: bool = False
+    progress: bool = True
+    mesh: Mesh | None = None
+    log: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished training: the energy, why it stopped, and its curve.
+
+    `history` has one record a measurement: `step`, `loss` and, where measured, `held_out`, `gradient_norm`,
+    `seconds`. `status` is one of `converged`, `stopped early`, `ran all steps`, `closed form`.
+    """
+
+    energy: AbstractEnergy
+    status: str
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]] = field(default_factory=list)

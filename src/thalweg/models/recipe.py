@@ -1,0 +1,90 @@
+"""The recipe contract: how a named model is described, built, and fitted to a table.
+
+A family's file ends with its recipes; `thalweg.models.RECIPES` is the catalogue.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import PRNGKeyArray
+
+from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.spaces import Record
+from thalweg.errors import SettingsError
+from thalweg.learning.run import Fit, Run
+
+
+def setting(default: Any, help: str) -> Any:  # noqa: A002
+    """A field of a recipe's settings: its default and the line that `thalweg models NAME` shows."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a recipe is asked to fit: rows of `space`, and `validation` rows for early stopping (may be empty)."""
+
+    space: Record
+    rows: Rows
+    validation: Rows
+    settings: Any
+    key: PRNGKeyArray
+    run: Run
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way from a table to a fitted energy.
+
+    `code` is the taxonomy code of LeCun's slide (`docs/design.md`); `skeleton` builds an energy of the right
+    shapes from the space and the settings alone, which is what a saved model is checked against.
+    """
+
+    name: str
+    title: str
+    code: str
+    paper: str
+    formula: str
+    about: str
+    energy: type[AbstractEnergy]
+    settings: type
+    skeleton: Callable[[Record, Any], AbstractEnergy]
+    train: Callable[[Problem], Fit]
+
+    def configure(self, given: dict[str, Any]) -> Any:
+        """The settings with `given` in place of their defaults.
+
+        Values may be strings, as the command line gives them. Raises `SettingsError` for an unknown name or a
+        value of the wrong type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(self.settings)}
+        values = {}
+        for name, value in given.items():
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields) or 'none'}"
+                raise SettingsError(f"recipe {self.name!r} has no setting {name!r}: {hint}")
+            values[name] = _coerce(self.name, fields[name], value)
+        return self.settings(**values)
+
+
+def _coerce(recipe: str, field: dataclasses.Field, value: Any) -> Any:
+    kind = type(field.default)
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        if kind is int and not isinstance(value, bool) and float(value) == int(float(value)):
+            return int(float(value))
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+    except (KeyError, ValueError, TypeError, OverflowError):
+        pass
+    raise SettingsError(
+        f"setting {field.name!r} of recipe {recipe!r} needs a value of type {kind.__name__}, not {value!r} "
+        f"(default {field.default!r})"
+    )
