@@ -1,0 +1,1 @@
+"""The command line: the questions under the same names as in Python."""

@@ -1,0 +1,113 @@
+"""`thalweg fit`: from a file to a model directory and its report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.cli.app import Data, Force, Json, Quiet, Seed, app
+from thalweg.cli.arguments import command, data_name, nearest, pairs, refuse_existing
+from thalweg.cli.cache import keep_compiled
+from thalweg.cli.output import Output, facts
+from thalweg.errors import SettingsError
+
+DEFAULT_RECIPE = "orderless"
+
+
+@app.command(
+    epilog="Example:  [bold]thalweg fit sales.csv --drop id --set steps=2000 --out sales-model[/bold]"
+)
+def fit(
+    data: Data,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", "-r", metavar="NAME", help="The kind of energy; `thalweg models` lists them."
+        ),
+    ] = DEFAULT_RECIPE,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", metavar="COL", help="The column `predict` predicts by default."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="DIR", help="The model's directory; ./NAME-RECIPE by default."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="COL", help="Leave a column out; as often as needed."),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", metavar="COL=KIND", help="What a column is: continuous, integer, categorical, datetime."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting; `thalweg models NAME` lists them."),
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit one energy to a table, and write the model and its report."""
+    kinds, settings = pairs("--kind", kind or ()), pairs("--set", set_ or ())
+    directory = out or f"{data_name(data)}-{recipe}"
+    if not resume:
+        refuse_existing(directory, force)
+    output = Output("fit", json=json, quiet=quiet)
+    keep_compiled()
+    _check(recipe, settings)
+
+    import thalweg
+
+    dataset = thalweg.data.load(data, drop=tuple(drop or ()), kinds=kinds or None)
+    model = thalweg.fit(
+        dataset,
+        recipe,
+        target=target,
+        seed=seed,
+        out=directory,
+        resume=resume,
+        force=force,
+        progress=output.progress,
+        log=output.note,
+        **settings,
+    )
+    page = Path(directory) / "report.html"
+    if not page.exists():
+        with output.working("report"):
+            model.report(page, data=dataset)
+    output.show(facts(_card(model, directory, page)))
+    record = {"model": directory, "report": str(page), "card": model.card}
+    output.finish(record, command("score", directory, data))
+
+
+def _check(recipe: str, settings: dict[str, str]) -> None:
+    """Refuse a recipe or a setting that does not exist before the data is read."""
+    from thalweg.models import RECIPES
+
+    if recipe not in RECIPES:
+        raise typer.BadParameter(nearest("recipe", recipe, RECIPES))
+    try:
+        RECIPES[recipe].configure(settings)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _card(model, directory: str, page: Path) -> dict[str, Any]:
+    """What the reader of a finished fit wants to know."""
+    card = model.card
+    energies = model.calibration.energies
+    held_out = f"{energies.mean():.4g} mean over {len(energies):,} held-out rows" if len(energies) else "–"
+    return {
+        "recipe": f"{model.recipe}: {card.get('title', '')}",
+        "rows": f"{card['rows']:,} × {card['columns']:,} columns",
+        "time": f"{card['seconds']:.1f} s, {card.get('status', 'done')}",
+        "energy": held_out,
+        "model": directory,
+        "report": str(page),
+    }

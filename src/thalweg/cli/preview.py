@@ -1,0 +1,80 @@
+"""The first rows of an answer as a table that fits the terminal."""
+
+import math
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from thalweg.cli.output import printable
+
+WIDEST_CELL = 28
+#: Room that a column takes besides its text.
+_GAP = 2
+
+
+def cell(value: Any) -> str:
+    """One cell in few characters."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        text = " ".join(cell(item) for item in value)
+    else:
+        text = printable(str(value))
+    return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"
+
+
+def preview(table, *, total: int, width: int, filled: Any = None, first: tuple[str, ...] = ()) -> Table:
+    """A `pyarrow.Table` of first rows as a rich table no wider than `width`.
+
+    `total` is the number of rows there are in all. `filled` (column name -> booleans) marks cells that the
+    model wrote: green and in brackets. Columns named in `first`, then those with such cells, are shown first
+    where not all fit.
+    """
+    texts = {
+        name: [cell(v) for v in table.column(i).to_pylist()] for i, name in enumerate(table.column_names)
+    }
+    for name, marks in (filled or {}).items():
+        if name in texts:
+            texts[name] = [f"[{t}]" if mark else t for t, mark in zip(texts[name], marks, strict=True)]
+    shown = _columns_that_fit(texts, width, first, filled or {})
+    left_out = len(texts) - len(shown)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), caption_justify="left")
+    for name in shown:
+        numeric = table.schema.field(name).type in _numeric()
+        grid.add_column(Text(cell(name)), justify="right" if numeric else "left", no_wrap=True)
+    if left_out:
+        grid.add_column(Text(f"+{left_out}", style="dim"))
+    for row in range(table.num_rows):
+        cells = [_marked(texts[name][row], (filled or {}).get(name), row) for name in shown]
+        grid.add_row(*cells, *([Text("…", style="dim")] if left_out else []))
+    if total > table.num_rows:
+        grid.caption = Text(f"the first {table.num_rows} of {total:,} rows", style="dim")
+    return grid
+
+
+def _marked(text: str, marks, row: int) -> Text:
+    return Text(text, style="bold green" if marks is not None and marks[row] else "")
+
+
+def _columns_that_fit(texts: dict[str, list[str]], width: int, first, filled) -> list[str]:
+    """The names to show, in the table's own order."""
+    wanted = sorted(texts, key=lambda name: (name not in first, not any(filled.get(name, ()))))
+    room, shown = width - 8, set()
+    for name in wanted:
+        room -= max(map(len, [cell(name), *texts[name]])) + _GAP
+        if room < 0 and shown:
+            break
+        shown.add(name)
+    return [name for name in texts if name in shown]
+
+
+def _numeric():
+    import pyarrow as pa
+
+    return {pa.int64(), pa.int32(), pa.int16(), pa.int8(), pa.uint8(), pa.float64(), pa.float32()}
