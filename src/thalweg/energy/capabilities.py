@@ -71,3 +71,15 @@ class AbstractDenoiser(AbstractEnergy):
     def denoise(self, y: Float[Array, "d"], noise: Float[Array, "d"], x: PyTree = None) -> Float[Array, "d"]:
         r"""\(\arg\min_{y'} F(y') + \sum_d (y'_d - y_d)^2 / 2\sigma_d^2\), with `noise` the deviations
         \(\sigma\) in codes."""
+
+
+class AbstractMasked(AbstractEnergy):
+    """An energy that predicts every coordinate from any subset of them in one pass."""
+
+    @abstractmethod
+    def masked_log_probs(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None, *, key: PRNGKeyArray | None
+    ) -> Float[Array, "d"]:
+        r"""\(\log p(y_d \mid y_{observed})\) for every column, in nats; meaningful where `observed` is False.
+
+        `key` drives the dropout of training; None switches it off."""

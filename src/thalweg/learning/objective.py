@@ -1,0 +1,92 @@
+r"""What `fit` minimises: the objective contract, and the objectives that need no negatives.
+
+Pushing energies down on the data alone is enough where the architecture bounds the volume of low energy
+(taxonomy A1) or normalises it; every other energy needs somewhere to push up.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.energy.capabilities import AbstractMarginal, AbstractMasked
+from thalweg.errors import SettingsError
+
+
+class AbstractObjective(eqx.Module):
+    """A loss over a batch, with a memory (persistent chains, replay buffers) that training carries along."""
+
+    def init(self, energy: AbstractEnergy, data: PyTree, *, key: PRNGKeyArray) -> PyTree:
+        """The memory before the first step; None where the objective keeps none."""
+        return None
+
+    @abstractmethod
+    def __call__(
+        self, energy: AbstractEnergy, batch: PyTree, memory: PyTree, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Any]]]:
+        """`(loss, (memory, metrics))` of one batch."""
+
+
+class EnergyLoss(AbstractObjective):
+    r"""\(L = \frac1n \sum_i F(y_i)\): push down on the data and nowhere else.
+
+    `batch` is an array of points, or a pair `(values, observed)` for an energy that marginalises. Right where
+    low energy is bounded by construction; any other energy collapses under it.
+    Source: LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based learning*, eq. 6.
+    """
+
+    def __call__(self, energy, batch, memory, *, key):
+        if isinstance(batch, tuple):
+            if not isinstance(energy, AbstractMarginal):
+                raise SettingsError(f"{type(energy).__name__} has no marginal: train it on complete rows")
+            return jnp.mean(jax.vmap(energy.marginal)(*batch)), (memory, {})
+        return jnp.mean(jax.vmap(energy)(batch)), (memory, {})
+
+
+class MaximumLikelihood(AbstractObjective):
+    r"""\(L = -\frac1n \sum_i \log p(y_i)\) in nats, for a normalised energy.
+
+    Raises `SettingsError` for an energy that is not an `AbstractDensity`: its log Z would be missing.
+    """
+
+    def __call__(self, energy, batch, memory, *, key):
+        if not isinstance(energy, AbstractDensity):
+            raise SettingsError(
+                f"{type(energy).__name__} is not normalised, so its mean energy is no likelihood: "
+                "use a contrastive objective, or EnergyLoss where low energy is bounded by construction"
+            )
+        return EnergyLoss()(energy, batch, memory, key=key)
+
+
+class OrderAgnostic(AbstractObjective):
+    r"""The order-agnostic likelihood, in nats per row.
+
+    For a row with \(m\) known cells, draw how many of them are shown, \(k \sim U\{0, …, m-1\}\), and which,
+    \(o\); then
+    \[ L = \mathbb{E}\, \frac{m}{m-k} \sum_{d \notin o} -\log p(y_d \mid y_o), \]
+    an unbiased estimate of \(-\log p(y)\) averaged over all orderings of the columns.
+    Source: Uria, Murray & Larochelle (2014), *A deep and tractable density estimator*, eq. 11.
+    """
+
+    def __call__(self, energy, batch, memory, *, key):
+        assert isinstance(energy, AbstractMasked)
+        values, observed = batch
+        n, d = values.shape
+        count_key, order_key, dropout_key = jax.random.split(key, 3)
+        known = jnp.sum(observed, axis=1)
+        # One stratified draw for each row: the counts cover 0..m-1 evenly within every batch.
+        strata = (jax.random.permutation(count_key, n) + jax.random.uniform(order_key, (n,))) / n
+        shown = jnp.floor(strata * known).astype(jnp.int32)
+        scores = jnp.where(observed, jax.random.uniform(jax.random.fold_in(order_key, 1), (n, d)), jnp.inf)
+        rank = jnp.argsort(jnp.argsort(scores, axis=1), axis=1)
+        given = rank < shown[:, None]
+        keys = jax.random.split(dropout_key, n)
+        log_probs = jax.vmap(lambda y, o, k: energy.masked_log_probs(y, o, key=k))(values, given, keys)
+        hidden = observed & ~given
+        weight = known / jnp.maximum(known - shown, 1)
+        loss = -jnp.sum(jnp.where(hidden, log_probs, 0.0), axis=1) * weight
+        return jnp.mean(loss), (memory, {})

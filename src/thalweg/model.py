@@ -1,0 +1,200 @@
+"""`Model`: a fitted energy with its schema and calibration, and one method a question."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thalweg import data
+from thalweg.data.dataset import Dataset
+from thalweg.data.rows import Rows
+from thalweg.data.schema import Schema
+from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.errors import SchemaError
+from thalweg.questions import complete as completing
+from thalweg.questions import denoise as denoising
+from thalweg.questions import encode as encoding
+from thalweg.questions import energy as measuring
+from thalweg.questions import explain as explaining
+from thalweg.questions import predict as predicting
+from thalweg.questions import rank as ranking
+from thalweg.questions import sample as sampling
+from thalweg.questions import score as scoring
+from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rows that training never saw, and their energies in codes."""
+
+    rows: Rows
+    energies: np.ndarray
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted energy that answers questions about rows.
+
+    `F` is the energy over `schema.space`; `card` says where it came from; `history` is the curve of its training;
+    `evidence` holds energies of train, held-out and noise rows for the report. `rows` in every question is
+    anything that `thalweg.data.load` reads; answers that are rows come back as the same kind of thing.
+    """
+
+    F: AbstractEnergy
+    recipe: str
+    settings: dict[str, Any]
+    schema: Schema
+    calibration: Calibration
+    card: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    # --- how well do rows fit -----------------------------------------------------------------------------------
+
+    def energy(self, rows: Any) -> np.ndarray:
+        r"""\(F\) of each row, float64 (n,): \(-\log p\) in nats and the data's own units for a normalised model.
+
+        A row with missing cells has the energy of its observed part.
+        """
+        return self._energies(self._encode(rows)[1])
+
+    def score(self, rows: Any, alpha: float = 0.01) -> Scores:
+        """How anomalous each row is: energy, conformal p-value, and a flag at the false-alarm rate `alpha`."""
+        _, encoded = self._encode(rows)
+        calibration = self.calibration
+        p_values = scoring.p_values(self.F, encoded, calibration.rows, calibration.energies, self._surprise, self._start)
+        scoring.check_alpha(alpha, len(calibration.energies))
+        return Scores(self._energies(encoded), p_values, p_values <= alpha, alpha)
+
+    def compare(self, a: Any, b: Any) -> np.ndarray:
+        r"""\(\log p(a_i)/p(b_i) = F(b_i) - F(a_i)\) for each pair of rows, in nats; no partition function needed."""
+        left, right = self.energy(a), self.energy(b)
+        if len(left) != len(right):
+            raise SchemaError(f"compare needs rows in pairs: {len(left)} and {len(right)} were given")
+        return right - left
+
+    # --- what is missing, what is right -------------------------------------------------------------------------
+
+    def complete(self, rows: Any, n: int = 1, *, seed: int = 0) -> Any:
+        """The rows with their missing cells filled: the best guess (n=1), or `n` joint draws of each row in turn.
+
+        The best guess of a number is its conditional mean, of a category its most probable value.
+        """
+        dataset, encoded = self._encode(rows)
+        if n == 1:
+            filled = completing.best_guess(self.F, encoded, self._candidates, self._start)
+            return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
+        drawn = completing.draws(self.F, encoded, n, seed)
+        repeated = np.repeat(np.arange(len(encoded)), n)
+        table = self.schema.decode(drawn, observed=encoded.observed[repeated], like=dataset.table.take(repeated))
+        return dataset.restore(table)
+
+    def denoise(self, rows: Any, noise: float | Mapping[str, float] = 0.1) -> Any:
+        r"""The rows that best explain noisy ones: \(\arg\min_{y'} F(y') - \log p(y \mid y')\).
+
+        `noise` is the deviation of the noise as a share of each column's own deviation, for all columns or by
+        column name; for a category it is the probability that it was replaced by another. Missing cells stay missing.
+        """
+        dataset, encoded = self._encode(rows)
+        levels = denoising.noise_levels(self.schema, noise)
+        clean = denoising.denoise(self.F, encoded, levels, self._candidates, self._start)
+        return dataset.restore(self.schema.decode(clean, like=dataset.table.slice(0, 0)))
+
+    def sample(self, n: int = 1, given: Mapping[str, Any] | None = None, *, seed: int = 0) -> Any:
+        """`n` new rows, as a `pyarrow.Table`; conditionally where `given` maps columns to values."""
+        context = None
+        if given:
+            for name in given:
+                self.schema.index(name)
+            dataset = data.load({name: [value] for name, value in given.items()})
+            context = self.schema.encode(dataset.table, partial=True)
+        return self.schema.decode(sampling.draw(self.F, n, context, seed))
+
+    def predict(self, rows: Any, target: str | None = None, *, draws: int = 0, seed: int = 0) -> Prediction:
+        """The value of least energy of one column, given the others, with probabilities or quantiles.
+
+        Any column can be the target; by default the one named when fitting. What the rows say there is not read.
+        """
+        name = target or self.schema.target
+        if name is None:
+            raise SchemaError("predict needs a target: name one of " + ", ".join(self.schema.space.names[:20]))
+        index = self.schema.index(name)
+        _, encoded = self._encode(rows, without=name)
+        return predicting.predict(self.F, encoded, index, self.schema, draws, seed, self._candidates, self._start)
+
+    def rank(self, rows: Any, candidates: Any) -> Ranking:
+        """For each row, the candidates from lowest to highest energy when their cells are put into it.
+
+        `rows=None` ranks the candidates by themselves.
+        """
+        _, options = self._encode(candidates, partial=True)
+        context = None if rows is None else self._encode(rows, partial=True)[1]
+        return ranking.rank(context, options, self._energies)
+
+    def explain(self, rows: Any, *, pairs: bool = False) -> Explanation:
+        """Which cell is wrong and what it should be: the energy that each would release if it were re-inferred.
+
+        `pairs` adds the same for pairs among each row's eight worst cells.
+        """
+        _, encoded = self._encode(rows)
+        energies = self._energies(encoded)
+        return explaining.explain(self.F, encoded, energies, self.schema, self._candidates, self._start, pairs)
+
+    def encode(self, rows: Any) -> Codes:
+        """The latent z of each row, for a model that has one."""
+        return encoding.encode(self.F, self._encode(rows)[1])
+
+    # --- keeping and showing ------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write a model directory; refuses an existing one unless `force`."""
+        from thalweg.persist import save
+
+        return save(self, path, force=force)
+
+    def report(self, path: str | Path = "report.html", data: Any = None, *, force: bool = False) -> Path:
+        """Write one self-contained HTML page about this model and, if given, about `data`."""
+        from thalweg.report.page import write_report
+
+        return write_report(self, Path(path), None if data is None else load_rows(data), force=force)
+
+    def __repr__(self) -> str:
+        rows = f"{self.schema.rows:,} rows × {len(self.schema.columns)} columns"
+        return f"Model({self.recipe!r}, {self.card.get('data', 'data')!r}: {rows})"
+
+    # --- rows and codes -----------------------------------------------------------------------------------------
+
+    def _encode(self, rows: Any, *, partial: bool = False, without: str | None = None) -> tuple[Dataset, Rows]:
+        dataset = load_rows(rows)
+        table = dataset.table
+        if without in table.column_names:
+            table = table.drop_columns([without])
+        partial = partial or without is not None
+        return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
+
+    def _energies(self, rows: Rows) -> np.ndarray:
+        """Energies in the user's units, with the price of unseen categories."""
+        energies = measuring.energies(self.F, rows, self._candidates, self._start)
+        if isinstance(self.F, AbstractDensity):
+            energies = energies + self.schema.log_units(rows.observed)
+        return energies + self._surprise * rows.unseen
+
+    @property
+    def _surprise(self) -> float:
+        """Nats for a category never seen: the rule of succession."""
+        return float(np.log(self.schema.rows + 1.0))
+
+    def _candidates(self, index: int) -> np.ndarray:
+        return self.schema.candidates(index)
+
+    @property
+    def _start(self) -> np.ndarray:
+        """A typical row, from which missing cells are inferred."""
+        columns = self.schema.space.columns
+        return np.array([0.0 if c.kind == "categorical" else c.center for c in columns], np.float32)
+
+
+def load_rows(rows: Any) -> Dataset:
+    return rows if isinstance(rows, Dataset) else data.load(rows)

@@ -1,0 +1,69 @@
+r"""One-dimensional families for a column given its context: what a network's outputs mean.
+
+* real: a mixture of logistic densities, \(\sum_k \pi_k\, \mathrm{sech}^2((y-\mu_k)/2s_k)/4s_k\);
+* integer: the same mixture's mass of the unit bin around each count, the first and last of the training range
+  taking the tails (Salimans, Karpathy, Chen & Kingma 2017, *PixelCNN++*);
+* categorical: softmax.
+
+Real and integer columns share parameters `raw` (3, k): logits, means and log scales in standardised units.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+#: The smallest logistic scale: of a standardised real column, and of an integer column in counts.
+REAL_FLOOR, INTEGER_FLOOR = 1e-3, 0.05
+
+
+def mixture(raw: Float[Array, "3 k"], floor) -> tuple[Array, Array, Array]:
+    """Log weights, means and scales (at least `floor`) of a logistic mixture."""
+    logits, means, scales = raw
+    return jax.nn.log_softmax(logits), means, jax.nn.softplus(scales) + floor
+
+
+def real_log_prob(raw: Float[Array, "3 k"], y: Float[Array, ""]) -> Float[Array, ""]:
+    """Log density at a standardised value, in nats."""
+    log_weights, means, scales = mixture(raw, REAL_FLOOR)
+    t = (y - means) / scales
+    log_density = jax.nn.log_sigmoid(t) + jax.nn.log_sigmoid(-t) - jnp.log(scales)
+    return jax.nn.logsumexp(log_weights + log_density)
+
+
+def integer_log_prob(raw: Float[Array, "3 k"], y, size, center, spread) -> Float[Array, ""]:
+    """Log mass of the count `y` among `0..size-1`, in nats.
+
+    A count outside the range has the mass of its own bin, which is less than what the range's edge has.
+    """
+    log_weights, means, scales = mixture(raw, INTEGER_FLOOR / spread)
+    above = (y + 0.5 - center) / spread
+    below = (y - 0.5 - center) / spread
+    upper, lower = (above - means) / scales, (below - means) / scales
+    # log(sigma(u) - sigma(l)) without cancellation: sigma(u) sigma(-l) (1 - e^{l-u}).
+    gap = jnp.log1p(-jnp.exp(-1.0 / (spread * scales)))
+    first, last = y == 0, y == size - 1
+    log_mass = (
+        jnp.where(last, 0.0, jax.nn.log_sigmoid(upper))
+        + jnp.where(first, 0.0, jax.nn.log_sigmoid(-lower))
+        + jnp.where(first | last, 0.0, gap)
+    )
+    return jax.nn.logsumexp(log_weights + log_mass)
+
+
+def mixture_mean(raw: Float[Array, "3 k"], lower, upper) -> Float[Array, ""]:
+    r"""The mean of the mixture with its tails gathered at `lower` and `upper`, in standardised units.
+
+    \(l + \int_l^u P(Y > t)\,dt\), which is \(s\,[\mathrm{softplus}((\mu-l)/s) - \mathrm{softplus}((\mu-u)/s)]\)
+    for each component.
+    """
+    log_weights, means, scales = mixture(raw, REAL_FLOOR)
+    excess = jax.nn.softplus((means - lower) / scales) - jax.nn.softplus((means - upper) / scales)
+    return lower + jnp.sum(jnp.exp(log_weights) * scales * excess)
+
+
+def mixture_draw(raw: Float[Array, "3 k"], floor, *, key: PRNGKeyArray) -> Float[Array, ""]:
+    """A draw from the mixture, in standardised units."""
+    log_weights, means, scales = mixture(raw, floor)
+    component_key, noise_key = jax.random.split(key)
+    k = jax.random.categorical(component_key, log_weights)
+    return means[k] + scales[k] * jax.random.logistic(noise_key)

@@ -1,0 +1,359 @@
+r"""`orderless`: an order-agnostic neural autoregressive density over the columns of a table.
+
+\[ F(y) = -\log \frac1M \sum_{m=1}^{M} \prod_{i=1}^{D} p\big(y_{\sigma_m(i)} \mid y_{\sigma_m(1)}, …,
+   y_{\sigma_m(i-1)}\big) \]
+
+One network predicts every column from any subset of the others, so it answers every conditional; an ordering
+\(\sigma\) makes it a normalised density, and the energy is that of a mixture of \(M\) fixed orderings.
+
+Uria, Murray & Larochelle (2014), *A deep and tractable density estimator*; Larochelle & Murray (2011), *The neural
+autoregressive distribution estimator*; Uria, Murray & Larochelle (2013), *RNADE*.
+"""
+
+import math
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from thalweg.energy.base import AbstractDensity
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractMarginal,
+    AbstractMasked,
+)
+from thalweg.energy.spaces import Record
+from thalweg.learning.fit import fit
+from thalweg.learning.objective import OrderAgnostic
+from thalweg.learning.run import Fit
+from thalweg.models import columns
+from thalweg.models.recipe import Problem, Recipe, setting
+from thalweg.nn.mlp import Trunk, linear_weights
+
+
+class Orderless(
+    AbstractDensity,
+    AbstractMarginal,
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractColumnConditional,
+    AbstractMasked,
+):
+    r"""A mixture of \(M\) orderings of one order-agnostic autoregressive network, normalised, in nats.
+
+    The first layer is a sum over the known columns, \(a = b + \sum_{d \in o} (m_d + u_d v_d)\) with \(u_d\) the
+    squashed number, or \(a = b + \sum_{d \in o} (m_d + e_{d, y_d})\) for a category: going along an ordering adds
+    one term a step (Larochelle & Murray 2011).
+    """
+
+    space: Record
+    mask: Float[Array, "d h"]
+    slope: Float[Array, "n h"]
+    level: Float[Array, "l h"]
+    bias: Float[Array, "h"]
+    trunk: Trunk
+    number_weight: Float[Array, "n 3 k h"]
+    number_bias: Float[Array, "n 3 k"]
+    category_weight: Float[Array, "c s h"]
+    category_bias: Float[Array, "c s"]
+    orders: Int[Array, "m d"]
+
+    def __init__(
+        self,
+        space: Record,
+        *,
+        width: int = 512,
+        layers: int = 2,
+        components: int = 8,
+        orderings: int = 1,
+        dropout: float = 0.0,
+        key: PRNGKeyArray,
+    ):
+        layout = Layout(space)
+        keys = jax.random.split(key, 7)
+        d = len(space.columns)
+        self.space = space
+        self.mask = linear_weights(keys[0], d, width, fan_in=2 * d)
+        self.slope = linear_weights(keys[1], layout.numbers, width, fan_in=d)
+        self.level = linear_weights(keys[2], layout.levels, width, fan_in=d)
+        self.bias = jnp.zeros(width)
+        self.trunk = Trunk(width, layers, dropout=dropout, key=keys[3])
+        self.number_weight = 0.1 * jax.random.normal(keys[4], (layout.numbers, 3, components, width)) / width**0.5
+        # Components start spread over a standard normal, so that they differ from the first step on.
+        middles = ndtri((jnp.arange(components) + 0.5) / components)
+        start = jnp.stack([jnp.zeros(components), middles, jnp.full(components, -1.0)])
+        self.number_bias = jnp.broadcast_to(start, (layout.numbers, 3, components)).astype(jnp.float32)
+        self.category_weight = 0.1 * jax.random.normal(keys[5], (layout.categories, layout.widest, width)) / width**0.5
+        self.category_bias = jnp.zeros((layout.categories, layout.widest))
+        order_keys = jax.random.split(keys[6], orderings)
+        self.orders = jax.vmap(lambda k: jax.random.permutation(k, d))(order_keys).astype(jnp.int32)
+
+    # --- the network ------------------------------------------------------------------------------------------
+
+    def _inputs(self, y, observed) -> Float[Array, "h"]:
+        """The first pre-activation from all known columns at once."""
+        layout = Layout(self.space)
+        known = observed.astype(jnp.float32)
+        numbers, cats = layout.number_index, layout.category_index
+        a = self.bias + known @ self.mask
+        if layout.numbers:
+            u = squash((y[numbers] - layout.center) / layout.spread)
+            a = a + jnp.where(observed[numbers], u, 0.0) @ self.slope
+        if layout.categories:
+            levels = layout.first_level + jnp.where(observed[cats], y[cats], 0.0).astype(jnp.int32)
+            onehot = jnp.zeros(layout.levels).at[levels].add(known[cats])
+            a = a + onehot @ self.level
+        return a
+
+    def _term(self, y_d, d) -> Float[Array, "h"]:
+        """What column `d` adds to the first pre-activation."""
+        layout = Layout(self.space)
+        term = self.mask[d]
+        slot = layout.slot[d]
+        if layout.numbers:
+            i = jnp.clip(slot, 0, layout.numbers - 1)
+            u = squash((y_d - layout.center[i]) / layout.spread[i])
+            term = term + jnp.where(layout.is_number[d], u, 0.0) * self.slope[i]
+        if layout.categories:
+            i = jnp.clip(slot, 0, layout.categories - 1)
+            row = self.level[layout.first_level[i] + y_d.astype(jnp.int32)]
+            term = term + jnp.where(layout.is_number[d], 0.0, 1.0) * row
+        return term
+
+    def _column_log_probs(self, h, d, values) -> Float[Array, "v"]:
+        """log p(y_d = v) for each of `values`, from the last hidden layer."""
+        layout = Layout(self.space)
+        slot = layout.slot[d]
+        out = jnp.zeros(values.shape)
+        if layout.numbers:
+            i = jnp.clip(slot, 0, layout.numbers - 1)
+            raw = self.number_weight[i] @ h + self.number_bias[i]
+            out = jax.vmap(lambda v: layout.number_log_prob(raw, v, i))(values)
+        if layout.categories:
+            i = jnp.clip(slot, 0, layout.categories - 1)
+            logits = jnp.where(layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf)
+            codes = jnp.clip(values.astype(jnp.int32), 0, layout.widest - 1)
+            out = jnp.where(layout.is_number[d], out, jax.nn.log_softmax(logits)[codes])
+        return out
+
+    # --- densities --------------------------------------------------------------------------------------------
+
+    def masked_log_probs(self, y, observed, x=None, *, key=None):
+        layout = Layout(self.space)
+        h = self.trunk(self._inputs(y, observed), key=key)
+        out = jnp.zeros(self.space.shape)
+        if layout.numbers:
+            raw = self.number_weight @ h + self.number_bias
+            index = layout.number_index
+            out = out.at[index].set(jax.vmap(layout.number_log_prob)(raw, y[index], jnp.arange(layout.numbers)))
+        if layout.categories:
+            index = layout.category_index
+            logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
+            codes = jnp.where(jnp.isnan(y[index]), 0, y[index]).astype(jnp.int32)
+            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[:, None], axis=1)[:, 0]
+            out = out.at[index].set(chosen)
+        return out
+
+    def _ordered_log_prob(self, order, y, observed):
+        """log p of the known cells along one ordering, the missing ones passed over."""
+
+        def step(a, d):
+            log_prob = self._column_log_probs(self.trunk(a), d, y[d][None])[0]
+            a = a + jnp.where(observed[d], self._term(y[d], d), 0.0)
+            return a, jnp.where(observed[d], log_prob, 0.0)
+
+        _, log_probs = jax.lax.scan(step, self.bias, order)
+        return jnp.sum(log_probs)
+
+    def marginal(self, y, observed, x=None):
+        y = jnp.where(observed, y, 0.0)
+        log_probs = jax.lax.map(lambda order: self._ordered_log_prob(order, y, observed), self.orders)
+        return jnp.log(len(self.orders)) - jax.nn.logsumexp(log_probs)
+
+    def log_prob(self, y, x=None):
+        return -self.marginal(y, jnp.ones(self.space.shape, bool))
+
+    # --- answers ----------------------------------------------------------------------------------------------
+
+    def sample(self, x=None, *, key):
+        return self.sample_given(jnp.zeros(self.space.shape), jnp.zeros(self.space.shape, bool), key=key)
+
+    def sample_given(self, y, observed, x=None, *, key):
+        order_key, draw_key = jax.random.split(key)
+        order = self.orders[jax.random.randint(order_key, (), 0, len(self.orders))]
+        y = jnp.where(observed, y, 0.0)
+
+        def step(carry, inputs):
+            a, y = carry
+            d, k = inputs
+            drawn = self._draw(self.trunk(a), d, k)
+            value = jnp.where(observed[d], y[d], drawn)
+            a = a + jnp.where(observed[d], 0.0, self._term(value, d))
+            return (a, y.at[d].set(value)), None
+
+        keys = jax.random.split(draw_key, len(order))
+        (_, y), _ = jax.lax.scan(step, (self._inputs(y, observed), y), (order, keys))
+        return y
+
+    def _draw(self, h, d, key):
+        layout = Layout(self.space)
+        slot = layout.slot[d]
+        out = jnp.float32(0.0)
+        if layout.numbers:
+            i = jnp.clip(slot, 0, layout.numbers - 1)
+            raw = self.number_weight[i] @ h + self.number_bias[i]
+            u = columns.mixture_draw(raw, layout.floor[i], key=key)
+            value = layout.center[i] + layout.spread[i] * u
+            count = jnp.clip(jnp.round(value), 0, layout.size[i] - 1)
+            out = jnp.where(layout.size[i] > 0, count, value)
+        if layout.categories:
+            i = jnp.clip(slot, 0, layout.categories - 1)
+            logits = jnp.where(layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf)
+            category = jax.random.categorical(key, logits).astype(jnp.float32)
+            out = jnp.where(layout.is_number[d], out, category)
+        return out
+
+    def complete(self, y, observed, x=None):
+        layout = Layout(self.space)
+        y = jnp.where(observed, y, 0.0)
+        h = self.trunk(self._inputs(y, observed))
+        guess = y
+        if layout.numbers:
+            raw = self.number_weight @ h + self.number_bias
+            lower, upper = layout.bounds
+            u = jax.vmap(columns.mixture_mean)(raw, lower, upper)
+            guess = guess.at[layout.number_index].set(layout.center + layout.spread * u)
+        if layout.categories:
+            logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
+            guess = guess.at[layout.category_index].set(jnp.argmax(logits, axis=1).astype(jnp.float32))
+        return jnp.where(observed, y, guess)
+
+    def column_energies(self, y, index, values, observed, x=None):
+        others = observed & (jnp.arange(len(self.space.columns)) != index)
+        h = self.trunk(self._inputs(jnp.where(others, y, 0.0), others))
+        return -self._column_log_probs(h, index, values)
+
+
+def squash(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Linear near 0 and logarithmic far out, so that one extreme cell cannot swamp the first layer."""
+    return jnp.arcsinh(u)
+
+
+class Layout:
+    """Which columns are numbers and which categories, as constant arrays; a function of the space alone."""
+
+    def __init__(self, space: Record):
+        cols = space.columns
+        number = [i for i, c in enumerate(cols) if c.kind != "categorical"]
+        category = [i for i, c in enumerate(cols) if c.kind == "categorical"]
+        sizes = [cols[i].size for i in category]
+        self.number_index, self.category_index = np.array(number, int), np.array(category, int)
+        self.numbers, self.categories = len(number), len(category)
+        self.levels, self.widest = sum(sizes), max(sizes, default=0)
+        self.first_level = jnp.asarray(np.cumsum([0, *sizes])[:-1].astype(np.int32))
+        self.exists = jnp.asarray(np.arange(self.widest)[None, :] < np.array(sizes, int)[:, None])
+        slot = np.zeros(len(cols), np.int32)
+        slot[number], slot[category] = np.arange(len(number)), np.arange(len(category))
+        self.slot = jnp.asarray(slot)
+        self.is_number = jnp.asarray(np.array([c.kind != "categorical" for c in cols]))
+        self.center = jnp.array([cols[i].center for i in number], jnp.float32)
+        self.spread = jnp.array([cols[i].spread for i in number], jnp.float32)
+        self.size = jnp.array([cols[i].size for i in number], jnp.float32)
+        integer = self.size > 0
+        self.floor = jnp.where(integer, columns.INTEGER_FLOOR / self.spread, columns.REAL_FLOOR)
+        self.bounds = (
+            jnp.where(integer, -self.center / self.spread, -1e3),
+            jnp.where(integer, (self.size - 1 - self.center) / self.spread, 1e3),
+        )
+
+    def number_log_prob(self, raw, y, i):
+        """log p of a number in its codes: a mass for integers, a density for real columns."""
+        center, spread, size = self.center[i], self.spread[i], self.size[i]
+        real = columns.real_log_prob(raw, (y - center) / spread) - jnp.log(spread)
+        return jnp.where(size > 0, columns.integer_log_prob(raw, y, size, center, spread), real)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of `orderless`."""
+
+    width: int = setting(512, "units of each hidden layer")
+    layers: int = setting(2, "hidden layers")
+    components: int = setting(8, "logistic components of each number column")
+    orderings: int = setting(4, "orderings in the mixture that is the energy")
+    dropout: float = setting(0.2, "share of hidden units dropped in training")
+    learning_rate: float = setting(1e-3, "largest step of Adam")
+    weight_decay: float = setting(1e-2, "decoupled weight decay")
+    steps: int = setting(3000, "training steps at most")
+    batch: int = setting(256, "rows a step")
+    patience: int = setting(8, "measurements without a lower held-out loss before stopping")
+
+
+def skeleton(space: Record, settings: Settings) -> Orderless:
+    return build(space, settings, key=jax.random.key(0))
+
+
+def build(space: Record, settings: Settings, *, key: PRNGKeyArray) -> Orderless:
+    return Orderless(
+        space,
+        width=settings.width,
+        layers=settings.layers,
+        components=settings.components,
+        orderings=settings.orderings,
+        dropout=settings.dropout,
+        key=key,
+    )
+
+
+def train(problem: Problem) -> Fit:
+    settings = problem.settings
+    init_key, fit_key = jax.random.split(problem.key)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
+    )
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=settings.weight_decay)
+    )
+    validation = None
+    if len(problem.validation):
+        # Each row several times, for each time another part of it is hidden.
+        repeats = math.ceil(1024 / len(problem.validation))
+        validation = (
+            np.repeat(problem.validation.values, repeats, axis=0),
+            np.repeat(problem.validation.observed, repeats, axis=0),
+        )
+    return fit(
+        build(problem.space, settings, key=init_key),
+        (problem.rows.values, problem.rows.observed),
+        OrderAgnostic(),
+        optimiser=optimiser,
+        steps=settings.steps,
+        batch=settings.batch,
+        held_out=validation,
+        measure_every=max(1, settings.steps // 60),
+        patience=settings.patience if validation is not None else None,
+        averaging=0.99,
+        key=fit_key,
+        run=problem.run,
+    )
+
+
+ORDERLESS = Recipe(
+    name="orderless",
+    title="Order-agnostic neural autoregressive density",
+    code="A1",
+    paper="Uria, Murray & Larochelle (2014), A deep and tractable density estimator",
+    formula="F(y) = -log mean_m prod_i p(y_σm(i) | y_σm(1), …, y_σm(i-1))",
+    about="The default for tables: mixed columns, missing cells, every conditional.",
+    energy=Orderless,
+    settings=Settings,
+    skeleton=skeleton,
+    train=train,
+)
