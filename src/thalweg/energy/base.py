@@ -5,6 +5,7 @@ LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based lear
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
@@ -21,7 +22,15 @@ class AbstractEnergy(eqx.Module):
     `f.clamped(values, observed)` fixes part of the answer.
     """
 
-    space: eqx.AbstractVar[AbstractSpace]
+    # To a type checker a read-only property, which a subclass may define as a field or as a property.
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> AbstractSpace:
+            """Where `y` lives."""
+
+    else:
+        space: eqx.AbstractVar[AbstractSpace]
 
     @abstractmethod
     def __call__(self, y: Float[Array, "..."], x: PyTree = None) -> Scalar:

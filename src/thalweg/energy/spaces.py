@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
 import jax
@@ -24,7 +24,15 @@ LARGEST_ENUMERATION = 1 << 20
 class AbstractSpace(eqx.Module):
     """A set of arrays of one shape."""
 
-    shape: eqx.AbstractVar[tuple[int, ...]]
+    # To a type checker a read-only property, which a subclass may define as a field or as a property.
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """The shape of a point."""
+
+    else:
+        shape: eqx.AbstractVar[tuple[int, ...]]
 
     @property
     @abstractmethod
