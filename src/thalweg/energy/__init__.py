@@ -1,0 +1,63 @@
+"""What an energy is: the types, the algebra, latents and the spaces that answers live in."""
+
+from thalweg.energy.algebra import Clamped, Given, Scaled, Sum, add
+from thalweg.energy.base import AbstractDensity, AbstractEnergy, FunctionEnergy, energy_of
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractDenoiser,
+    AbstractEncoder,
+    AbstractMarginal,
+)
+from thalweg.energy.latent import (
+    AbstractLatentEnergy,
+    AtPoint,
+    Elimination,
+    Enumerate,
+    FreeEnergy,
+    FunctionLatentEnergy,
+    Joint,
+    MinElimination,
+    Minimised,
+    Quadrature,
+    SumElimination,
+    latent_energy_of,
+)
+from thalweg.energy.spaces import AbstractSpace, Binary, Categorical, Column, Real, Record
+
+__all__ = [
+    "AbstractColumnConditional",
+    "AbstractCompletion",
+    "AbstractConditionalSampler",
+    "AbstractDenoiser",
+    "AbstractDensity",
+    "AbstractEncoder",
+    "AbstractEnergy",
+    "AbstractLatentEnergy",
+    "AbstractMarginal",
+    "AbstractSpace",
+    "AtPoint",
+    "Binary",
+    "Categorical",
+    "Clamped",
+    "Column",
+    "Elimination",
+    "Enumerate",
+    "FreeEnergy",
+    "FunctionEnergy",
+    "FunctionLatentEnergy",
+    "Given",
+    "Joint",
+    "MinElimination",
+    "Minimised",
+    "Quadrature",
+    "Real",
+    "Record",
+    "Scaled",
+    "Sum",
+    "SumElimination",
+    "add",
+    "energy_of",
+    "latent_energy_of",
+]
