@@ -43,8 +43,8 @@ class Sum(AbstractEnergy):
 class Scaled(AbstractEnergy):
     r"""\(\beta F(y, x)\): the density \(e^{-F}\) at the inverse temperature \(\beta\).
 
-    A Python number is a constant; a `beta` that is an array is traced, and trained by `fit`. It may be negative,
-    so that energies can be subtracted.
+    A Python number is a constant; a `beta` that is an array is traced, and trained by `fit`. It may be
+    negative, so that energies can be subtracted.
     """
 
     energy: AbstractEnergy
@@ -83,7 +83,8 @@ class Given(AbstractEnergy):
 class Clamped(AbstractEnergy):
     r"""\(F(y', x)\) with \(y'\) equal to `values` where `observed` and to `y` elsewhere.
 
-    Neither `values` at unobserved places nor `y` at observed ones is read. `observed` has the shape of the space.
+    Neither `values` at unobserved places nor `y` at observed ones is read. `observed` has the shape of the
+    space.
     """
 
     energy: AbstractEnergy
@@ -95,7 +96,7 @@ class Clamped(AbstractEnergy):
         for name, array in (("values", self.values), ("observed", self.observed)):
             if jnp.shape(array) != shape:
                 raise SettingsError(f"`{name}` has shape {jnp.shape(array)}; the space needs {shape}")
-        if jnp.result_type(self.observed) != bool:
+        if not jnp.issubdtype(jnp.result_type(self.observed), jnp.bool_):
             raise SettingsError(f"`observed` must be boolean, not {jnp.result_type(self.observed)}")
 
     @property
@@ -123,7 +124,7 @@ def add(f: AbstractEnergy, g: AbstractEnergy) -> AbstractEnergy:
         return Sum((*_terms(f), *_terms(g)))
     if len(latents) == 1 or latents[0] != latents[1]:
         raise SettingsError(
-            "energies of different latents cannot be added: eliminate z first, with `Minimised` or `FreeEnergy`"
+            "energies of different latents cannot be added: eliminate z first (`Minimised`, `FreeEnergy`)"
         )
     return Joint(Sum((*_terms(f), *_terms(g))), latents[0])
 

@@ -17,7 +17,7 @@ from thalweg.errors import SettingsError
 
 
 class Lattice(eqx.Module):
-    r"""The points that agree with `start` on all but the `free` coordinates, which take `sizes` values each."""
+    """The points that agree with `start` but on the `free` coordinates, which take `sizes` values each."""
 
     start: Float[Array, "..."]
     free: tuple[int, ...] = eqx.field(static=True)

@@ -1,7 +1,8 @@
 r"""Energies with a latent: \(E(y, z, x)\), and the two ways to be rid of `z`.
 
-\(F(y, x) = \min_z E(y, z, x)\) (`Minimised`), and \(F(y, x) = -\frac1\beta \log \sum_z e^{-\beta E(y, z, x)}\)
-(`FreeEnergy`), which tends to the first as \(\beta \to \infty\).
+\(F(y, x) = \min_z E(y, z, x)\) (`Minimised`), and
+\(F(y, x) = -\frac1\beta \log \sum_z e^{-\beta E(y, z, x)}\) (`FreeEnergy`), which tends to the first as
+\(\beta \to \infty\).
 LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based learning*.
 """
 
@@ -27,7 +28,7 @@ from thalweg.errors import NotAnswered, SettingsError
 class AbstractLatentEnergy(AbstractEnergy):
     r"""A joint energy \(E(y, z, x)\): its first argument is the pair `(y, z)`.
 
-    `space` is where `y` lives and `latent` where `z` does. Sums, scalings and `given` are joint energies again.
+    `space` is where `y` lives and `latent` where `z` does. Sums, scalings and `given` are joint energies.
     """
 
     if TYPE_CHECKING:
@@ -124,11 +125,11 @@ class SumElimination(Elimination):
     """An elimination that sums or integrates."""
 
     @abstractmethod
-    def free_energy(self, energy: AbstractEnergy, beta: Scalar, x: PyTree = None) -> Scalar:
+    def free_energy(self, energy: AbstractEnergy, beta: float | Scalar, x: PyTree = None) -> Scalar:
         r"""\(-\frac1\beta \log \sum_z e^{-\beta E(z, x)}\)."""
 
     @abstractmethod
-    def posterior(self, energy: AbstractEnergy, beta: Scalar, x: PyTree = None) -> Float[Array, "k"]:
+    def posterior(self, energy: AbstractEnergy, beta: float | Scalar, x: PyTree = None) -> Float[Array, "k"]:
         r"""What \(q(z) \propto e^{-\beta E}\) says: the probability of each value of a finite `z` in
         lexicographic order, the mean of a real one."""
 
@@ -194,8 +195,8 @@ def _gauss_legendre(box: Real, points: int) -> tuple[Float[Array, "n ..."], Floa
 class Minimised(AbstractEncoder):
     r"""\(F(y, x) = \min_z E(y, z, x)\): zero temperature, one explanation for each `y`.
 
-    The derivative is that of \(E\) at the minimum (Danskin 1967, *The theory of max-min*), and higher ones follow
-    the minimum as far as `how` can differentiate it.
+    The derivative is that of \(E\) at the minimum (Danskin 1967, *The theory of max-min*), and higher ones
+    follow the minimum as far as `how` can differentiate it.
     """
 
     energy: AbstractLatentEnergy
@@ -221,8 +222,10 @@ class Minimised(AbstractEncoder):
 
 
 class FreeEnergy(AbstractEncoder):
-    r"""\(F(y, x) = -\frac1\beta \log \sum_z e^{-\beta E(y, z, x)}\): the latent marginalised at \(\beta\), in the
-    units of \(E\) (nats at \(\beta = 1\)); an integral for a real latent."""
+    r"""\(F(y, x) = -\frac1\beta \log \sum_z e^{-\beta E(y, z, x)}\): the latent marginalised at \(\beta\).
+
+    In the units of \(E\) (nats at \(\beta = 1\)); an integral for a real latent.
+    """
 
     energy: AbstractLatentEnergy
     beta: float | Float[Array, ""]
@@ -231,8 +234,8 @@ class FreeEnergy(AbstractEncoder):
     def __check_init__(self):
         if isinstance(self.beta, int | float) and not 0 < self.beta < math.inf:
             raise SettingsError(
-                f"an inverse temperature must be positive and finite, not {self.beta}; for the limit of infinity "
-                "use `Minimised`"
+                f"an inverse temperature must be positive and finite, not {self.beta}; for the limit of "
+                "infinity use `Minimised`"
             )
         _suits(self.how, SumElimination, "sum over the latent", self.energy)
 
@@ -244,8 +247,8 @@ class FreeEnergy(AbstractEncoder):
         return self.how.free_energy(AtPoint(self.energy, y), self.beta, x)
 
     def z_of(self, y: Float[Array, "..."], x: PyTree = None) -> Float[Array, "k"]:
-        r"""\(p(z \mid y, x) \propto e^{-\beta E(y, z, x)}\): the probabilities of a finite latent in lexicographic
-        order, the mean of a real one."""
+        r"""\(p(z \mid y, x) \propto e^{-\beta E(y, z, x)}\): the probabilities of a finite latent in
+        lexicographic order, the mean of a real one."""
         return self.how.posterior(AtPoint(self.energy, y), self.beta, x)
 
     def encode(self, y, observed, x=None):
@@ -270,8 +273,8 @@ def _at_minimum(z, energy, y, x):
 
 @_at_minimum.def_jvp
 def _envelope(primals, tangents):
-    # dE/dz is zero at the minimum (or z is held), so its term is left out of the first derivative, and with it
-    # the cost of differentiating the solver; z still moves in the derivatives of this derivative.
+    # dE/dz is zero at the minimum (or z is held), so its term is left out of the first derivative, and with
+    # it the cost of differentiating the solver; z still moves in the derivatives of this derivative.
     z, *rest = primals
     _, *moves = tangents
     return eqx.filter_jvp(lambda energy, y, x: energy((y, z), x), tuple(rest), tuple(moves))
