@@ -149,8 +149,7 @@ QUESTIONS = {
     "denoise": "what was it before the noise?",
     "sample": "what else could there be?",
     "predict": "which value has this column?",
-    "rank": "which of these is best?",
-    "compare": "which of two is likelier?",
+    "rank": "which of these is best? (`compare`: which of two?)",
     "explain": "which cell is wrong?",
     "encode": "what is it made of?",
 }
