@@ -10,8 +10,9 @@ from pathlib import Path
 
 import jax
 import pytest
-import thalweg.questions
 import yaml
+
+import thalweg.questions
 from thalweg.models import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -48,13 +49,13 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(code: str) -> list[str]:
-    """The `$ thalweg …` lines of a console block, with continued lines joined; the rest is output or set-up."""
+    """The `$ thalweg …` lines of a console block, with continued lines joined; the rest is not run."""
     return re.findall(r"^\$ (thalweg .*)$", code.replace("\\\n", " "), re.M)
 
 
 def run_python(block: Block, page: Path, namespace: dict) -> None:
     # The blank lines make a traceback name the line of the page.
-    exec(compile("\n" * block.line + block.code, relative(page), "exec"), namespace)  # noqa: S102
+    exec(compile("\n" * block.line + block.code, relative(page), "exec"), namespace)
 
 
 def run_command(command: str, page: Path, monkeypatch) -> None:

@@ -5,8 +5,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import thalweg
 import yaml
+
+import thalweg
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -86,7 +87,9 @@ def test_docs_explain_no_dependency_that_is_gone():
     assert rows <= requirements()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/getting-started.md", "docs/troubleshooting.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/getting-started.md", "docs/troubleshooting.md"]
+)
 def test_commands_named_in_the_docs_exist(page):
     named = set(re.findall(r"\bmake ([a-z][a-z-]*)(?=[`\s])", code_of(ROOT / page)))
     assert named, f"{page} names no make target"
