@@ -63,9 +63,8 @@ class Model:
     def score(self, rows: Any, alpha: float = 0.01) -> Scores:
         """How anomalous each row is: energy, conformal p-value, and a flag at the false-alarm rate `alpha`."""
         _, encoded = self._encode(rows)
-        calibration = self.calibration
-        p_values = scoring.p_values(self.F, encoded, calibration.rows, calibration.energies, self._surprise, self._start)
-        scoring.check_alpha(alpha, len(calibration.energies))
+        scoring.check_alpha(alpha, len(self.calibration.energies))
+        p_values = scoring.p_values(self._code_energies, encoded, self.calibration.rows, self.calibration.energies)
         return Scores(self._energies(encoded), p_values, p_values <= alpha, alpha)
 
     def compare(self, a: Any, b: Any) -> np.ndarray:
@@ -175,16 +174,14 @@ class Model:
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
 
     def _energies(self, rows: Rows) -> np.ndarray:
-        """Energies in the user's units, with the price of unseen categories."""
-        energies = measuring.energies(self.F, rows, self._candidates, self._start)
-        if isinstance(self.F, AbstractDensity):
-            energies = energies + self.schema.log_units(rows.observed)
-        return energies + self._surprise * rows.unseen
+        """Energies in the user's units."""
+        energies = self._code_energies(rows)
+        return energies + self.schema.log_units(rows.observed) if isinstance(self.F, AbstractDensity) else energies
 
-    @property
-    def _surprise(self) -> float:
-        """Nats for a category never seen: the rule of succession."""
-        return float(np.log(self.schema.rows + 1.0))
+    def _code_energies(self, rows: Rows) -> np.ndarray:
+        """Energies in codes; a category never seen costs what the rule of succession says, log(n + 1)."""
+        surprise = np.log(self.schema.rows + 1.0)
+        return measuring.energies(self.F, rows, self._candidates, self._start) + surprise * rows.unseen
 
     def _candidates(self, index: int) -> np.ndarray:
         return self.schema.candidates(index)

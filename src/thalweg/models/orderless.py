@@ -356,4 +356,5 @@ ORDERLESS = Recipe(
     settings=Settings,
     skeleton=skeleton,
     train=train,
+    validates=True,
 )

@@ -40,7 +40,8 @@ class Recipe:
     """A named way from a table to a fitted energy.
 
     `code` is the taxonomy code of LeCun's slide (`docs/design.md`); `skeleton` builds an energy of the right
-    shapes from the space and the settings alone, which is what a saved model is checked against.
+    shapes from the space and the settings alone, which is what a saved model is checked against; `validates` asks
+    for rows held out for early stopping.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     settings: type
     skeleton: Callable[[Record, Any], AbstractEnergy]
     train: Callable[[Problem], Fit]
+    validates: bool = False
 
     def configure(self, given: dict[str, Any]) -> Any:
         """The settings with `given` in place of their defaults.

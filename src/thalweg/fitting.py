@@ -1,0 +1,174 @@
+"""`fit`: from data to a model that answers."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from thalweg.data.dataset import Dataset
+from thalweg.data.load import load
+from thalweg.data.rows import Rows
+from thalweg.data.schema import Schema
+from thalweg.data.split import split
+from thalweg.energy.base import AbstractEnergy
+from thalweg.errors import DataError, OutputError, SettingsError
+from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.run import Fit, Run
+from thalweg.model import Calibration, Model, load_rows
+from thalweg.models import DEFAULT, recipe_named
+from thalweg.models.custom import recipe_for
+from thalweg.models.recipe import Problem, Recipe
+from thalweg.persist import MODEL_FILE
+from thalweg.persist import load as load_model
+
+#: Rows kept as evidence for the report, of each kind.
+EVIDENCE = 1000
+
+
+def fit(
+    data: Any,
+    recipe: str | AbstractEnergy | Callable[..., AbstractEnergy] | None = None,
+    *,
+    target: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    drop: tuple[str, ...] | list[str] = (),
+    kinds: Mapping[str, str] | None = None,
+    objective: AbstractObjective | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = True,
+    log: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Model:
+    """Fit an energy to data and calibrate it on rows held out.
+
+    `data` is anything that `thalweg.data.load` reads. `recipe` is a name from `thalweg.models.RECIPES` (default
+    `orderless`), an energy of your own, or a function of `(space, key)` that builds one. `target` names the column
+    that `predict` answers by default. `out` is a directory for the model, its curve and its report; with `resume`
+    an interrupted run there goes on, bitwise as if it had never stopped. Other keywords are the recipe's settings.
+
+    Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
+    """
+    chosen, configured = _configure(recipe, objective, settings)
+    directory = _directory(out, resume=resume, force=force)
+    if directory is not None and resume and (directory / MODEL_FILE).exists():
+        return load_model(directory, energy=None if chosen.name != "custom" else recipe)
+    began = time.monotonic()
+    dataset = load(data, drop=drop, kinds=kinds) if drop or kinds or not isinstance(data, Dataset) else load_rows(data)
+    schema = Schema.infer(dataset, target=target)
+    rows = schema.encode(dataset.table, name=dataset.name)
+    train, validation, held_out = _parts(rows, chosen, seed)
+    run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
+    key = jax.random.key(seed)
+    result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
+    model = Model(
+        F=result.energy,
+        recipe=chosen.name,
+        settings=vars(configured),
+        schema=schema,
+        calibration=Calibration(held_out, np.zeros(len(held_out))),
+        card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
+        history=result.history,
+    )
+    model = _calibrated(model, train, seed)
+    if directory is not None:
+        model.save(directory, force=True)
+        (directory / "checkpoint.safetensors").unlink(missing_ok=True)
+        model.report(directory / "report.html", dataset, force=True)
+    return model
+
+
+def _configure(recipe, objective, settings) -> tuple[Recipe, Any]:
+    if recipe is None or isinstance(recipe, str):
+        if objective is not None:
+            raise SettingsError("objective= is for an energy of your own; a recipe brings its own")
+        chosen = recipe_named(recipe or DEFAULT)
+    else:
+        chosen = recipe_for(recipe, objective)
+    return chosen, chosen.configure(settings)
+
+
+def _directory(out: str | Path | None, *, resume: bool, force: bool) -> Path | None:
+    """The run's directory, refused where it holds something that nobody said to replace."""
+    if out is None:
+        if resume:
+            raise SettingsError("resume needs the directory of the run: out=…")
+        return None
+    directory = Path(out)
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory} is a file: name a directory")
+    if directory.exists() and any(directory.iterdir()) and not (resume or force):
+        if (directory / "checkpoint.safetensors").exists():
+            raise OutputError(f"{directory} holds an unfinished run: continue with --resume, or start over with --force")
+        raise OutputError(f"{directory} exists already: choose another --out, or replace it with --force")
+    if resume and not directory.exists():
+        raise OutputError(f"{directory} does not exist: there is no run to resume")
+    return directory
+
+
+def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:
+    """Rows for training, for early stopping and for calibration; the last two never train."""
+    n = len(rows)
+    if n < 8:
+        raise DataError(f"{n} rows are too few: fitting needs at least 8, some of which are held out")
+    calibration = min(max(round(0.15 * n), min(100, n // 3)), 2000)
+    validation = min(max(round(0.1 * n), 2), 2000) if recipe.validates else 0
+    train, stop, held_out = split(n, (n - calibration - validation, validation, calibration), seed=seed)
+    return rows[train], rows[stop], rows[held_out]
+
+
+def _calibrated(model: Model, train: Rows, seed: int) -> Model:
+    """The model with the energies of its held-out rows, and the evidence for its report."""
+    held_out = model.calibration.rows
+    keys = jax.random.split(jax.random.key(seed), EVIDENCE)
+    space = model.schema.space
+    noise_values = np.asarray(jax.jit(jax.vmap(lambda key: space.draw(key=key)))(keys))
+    whole = np.ones_like(noise_values, bool)
+    noise = Rows(noise_values, whole, np.zeros(EVIDENCE, np.int64))
+    parts = {"train": train[:EVIDENCE], "held-out": held_out[:EVIDENCE], "uniform noise": noise}
+    evidence = {name: model._energies(part).tolist() for name, part in parts.items()}
+    energies = model._code_energies(held_out)
+    return replace(model, calibration=Calibration(held_out, energies), evidence={"energies": evidence})
+
+
+def _card(dataset, recipe: Recipe, settings, seed: int, result: Fit, began: float, parts) -> dict[str, Any]:
+    packages = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
+    return {
+        "data": dataset.name,
+        "rows": len(dataset),
+        "columns": len(dataset.table.column_names),
+        "split": dict(zip(("train", "validation", "calibration"), map(len, parts), strict=True)),
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "code": recipe.code,
+        "paper": recipe.paper,
+        "formula": recipe.formula,
+        "settings": dict(settings),
+        "seed": seed,
+        "status": result.status,
+        "steps": result.steps,
+        "seconds": round(time.monotonic() - began, 2),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform != "darwin" else 1 << 20),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))),
+    }
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

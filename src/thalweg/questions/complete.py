@@ -1,0 +1,65 @@
+"""complete: what is missing?"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.capabilities import AbstractCompletion, AbstractConditionalSampler
+from thalweg.errors import NotAnswered
+from thalweg.inference import Coordinate, Gradient, minimise
+from thalweg.questions.batches import in_batches
+from thalweg.questions.grids import candidate_grid
+
+
+def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractConditionalSampler):
+        return "exact: conditional mean or most probable value, and joint draws"
+    if issubclass(kind, AbstractCompletion):
+        return "exact: closed form (no draws)"
+    return "generic: clamped minimisation (no draws)"
+
+
+def best_guess(
+    F: AbstractEnergy, rows: Rows, candidates: Callable[[int], np.ndarray], start: np.ndarray
+) -> np.ndarray:
+    """Codes (n, d) with each missing cell at its best guess."""
+    if rows.complete.all():
+        return rows.values
+    if isinstance(F, AbstractCompletion):
+        return in_batches(lambda y, o: _closed_form(F, y, o), rows.values, rows.observed)
+    begin = np.where(rows.observed, rows.values, start[None, :]).astype(np.float32)
+    finite = any(size is not None for size in F.space.levels())
+    grid = candidate_grid(F.space, candidates) if finite else None
+    return in_batches(lambda y, o: _clamped(F, y, o, grid), begin, rows.observed)
+
+
+def draws(F: AbstractEnergy, rows: Rows, n: int, seed: int) -> np.ndarray:
+    """Codes (rows * n, d): `n` joint draws of each row's missing cells, the draws of one row together."""
+    if not isinstance(F, AbstractConditionalSampler):
+        raise NotAnswered(
+            f"{type(F).__name__} has no exact conditional draws: ask for the best guess (n=1), "
+            "or fit orderless, gmm or pca"
+        )
+    repeated = rows[np.repeat(np.arange(len(rows)), n)]
+    keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), len(repeated))))
+    return in_batches(lambda y, o, k: _draw(F, y, o, k), repeated.values, repeated.observed, keys)
+
+
+@eqx.filter_jit
+def _closed_form(F, y, observed):
+    return jax.vmap(F.complete)(y, observed)
+
+
+@eqx.filter_jit
+def _draw(F, y, observed, keys):
+    return jax.vmap(lambda y, o, k: F.sample_given(y, o, key=jax.random.wrap_key_data(k)))(y, observed, keys)
+
+
+@eqx.filter_jit
+def _clamped(F, y, observed, grid):
+    solver = Gradient() if grid is None else Coordinate(grid)
+    return jax.vmap(lambda y, o: minimise(F, y, solver=solver, observed=o, throw=False).value)(y, observed)

@@ -1,0 +1,47 @@
+"""energy: how well does each row fit?"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.capabilities import AbstractMarginal
+from thalweg.questions.batches import in_batches
+from thalweg.questions.complete import best_guess
+
+
+def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractMarginal):
+        return "exact: F, and the marginal of the observed part where cells are missing"
+    return "exact: F; generic where cells are missing: min over them"
+
+
+def energies(
+    F: AbstractEnergy, rows: Rows, candidates: Callable[[int], np.ndarray], start: np.ndarray
+) -> np.ndarray:
+    """F of each row in codes, float64 (n,): of its observed part where cells are missing."""
+    out = np.empty(len(rows), np.float64)
+    whole = rows.complete
+    if whole.any():
+        out[whole] = in_batches(lambda y: _of_points(F, y), rows.values[whole])
+    if not whole.all():
+        part = rows[~whole]
+        if isinstance(F, AbstractMarginal):
+            out[~whole] = in_batches(lambda y, o: _of_parts(F, y, o), part.values, part.observed)
+        else:
+            filled = best_guess(F, part, candidates, start)
+            out[~whole] = in_batches(lambda y: _of_points(F, y), filled)
+    return out
+
+
+@eqx.filter_jit
+def _of_points(F, y):
+    return jax.vmap(F)(y)
+
+
+@eqx.filter_jit
+def _of_parts(F, y, observed):
+    return jax.vmap(F.marginal)(y, observed)

@@ -1,0 +1,127 @@
+"""What the questions answer with: arrays, and the same as a table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Energies (n,), conformal p-values (n,), and which of them are at most `alpha`."""
+
+    energy: np.ndarray
+    p_value: np.ndarray
+    flag: np.ndarray
+    alpha: float
+
+    def to_table(self) -> pa.Table:
+        return pa.table({"energy": self.energy, "p_value": self.p_value, "flag": self.flag})
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted column.
+
+    `value` (n,) holds the values of least energy, in the column's own type. A finite column has `levels` (k,) and
+    `probabilities` (n, k); a number has its conditional `mean` (n,) and `quantiles` at 0.05, 0.5 and 0.95;
+    `draws` (n, m) where asked for.
+    """
+
+    target: str
+    value: pa.Array
+    levels: list[Any] | None = None
+    probabilities: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    quantiles: dict[float, pa.Array] | None = None
+    draws: list[pa.Array] | None = None
+
+    def to_table(self) -> pa.Table:
+        columns: dict[str, Any] = {self.target: self.value}
+        if self.probabilities is not None and self.levels is not None:
+            for level, share in zip(self.levels, self.probabilities.T, strict=True):
+                columns[f"p({level})"] = share
+        if self.mean is not None:
+            columns["mean"] = self.mean
+        for level, values in (self.quantiles or {}).items():
+            columns[f"q{level:g}"] = values
+        for i, values in enumerate(self.draws or []):
+            columns[f"draw_{i + 1}"] = values
+        return pa.table(columns)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """For each row, the candidates from lowest to highest energy: `order` (n, m) and `energy` (n, m), in that order."""
+
+    order: np.ndarray
+    energy: np.ndarray
+
+    def to_table(self) -> pa.Table:
+        n, m = self.order.shape
+        return pa.table(
+            {
+                "row": np.repeat(np.arange(n), m),
+                "rank": np.tile(np.arange(1, m + 1), n),
+                "candidate": self.order.ravel(),
+                "energy": self.energy.ravel(),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which cell is wrong.
+
+    `energy` (n,); `release` (n, d) the nats that each cell of `columns` would release if it were re-inferred from
+    the rest of its row (0 for missing cells); `value` and `proposal` the rows as they are and with each cell
+    replaced by what it would become. `pairs` has one record a pair of cells, where asked for.
+    """
+
+    energy: np.ndarray
+    release: np.ndarray
+    columns: tuple[str, ...]
+    value: pa.Table
+    proposal: pa.Table
+    pairs: list[dict[str, Any]] | None = None
+
+    def to_table(self, top: int | None = None) -> pa.Table:
+        """One line a cell, the worst cells of each row first; `top` of them for each row."""
+        n, d = self.release.shape
+        order = np.argsort(-self.release, axis=1, kind="stable")[:, : top or d]
+        if self.pairs is not None:
+            return pa.Table.from_pylist(self.pairs) if self.pairs else pa.table({"row": pa.array([], pa.int64())})
+        value, proposal = (
+            [list(map(str_or_none, table[name].to_pylist())) for name in self.columns]
+            for table in (self.value, self.proposal)
+        )
+        rows = np.repeat(np.arange(n), order.shape[1])
+        cells = list(zip(rows.tolist(), order.ravel().tolist(), strict=True))
+        return pa.table(
+            {
+                "row": rows,
+                "energy": self.energy[rows],
+                "column": [self.columns[j] for _, j in cells],
+                "value": pa.array([value[j][i] for i, j in cells], pa.string()),
+                "release": np.array([self.release[i, j] for i, j in cells], np.float64),
+                "suggestion": pa.array([proposal[j][i] for i, j in cells], pa.string()),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The latent of each row, (n, k)."""
+
+    z: np.ndarray
+
+    def to_table(self) -> pa.Table:
+        return pa.table({f"z{i}": column for i, column in enumerate(self.z.T)})
+
+
+def str_or_none(value: Any) -> str | None:
+    """A cell as people read it."""
+    if value is None:
+        return None
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
