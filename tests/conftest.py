@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 # Read by JAX and by the command line when they start, so set before either is imported. Two threads are what
-# the suite is timed for; the cache keeps tests out of the user's own, and command-line tests share compilations.
+# the suite is timed for; the cache keeps tests out of the user's own and lets command-line tests share what
+# they have compiled.
 os.environ.setdefault("NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "user-cache")
