@@ -1,0 +1,191 @@
+"""NumPy arrays and the files that hold them: .npy, .npz and MNIST's idx."""
+
+import gzip
+import math
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from thalweg.data.dataset import POSITIONAL
+from thalweg.data.reading import reading
+from thalweg.data.sniff import LARGEST_BYTES, check_file
+from thalweg.data.text import clean_table
+from thalweg.errors import DataError
+
+#: The pairs of names under which people store inputs and labels.
+PAIRS = (("X", "y"), ("x", "y"), ("x_train", "y_train"), ("X_train", "y_train"))
+_LABEL = "label"
+_MOST_LABELS = 100
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def table_of(array: np.ndarray, where: str) -> tuple[pa.Table, tuple[int, ...]]:
+    """The columns of an array, and the grid of its images.
+
+    (n,) is one column, (n, d) is d columns `x0`, `x1`, …; (n, h, w) and (n, h, w, c) are images with columns
+    `pixel_0_0`, …. Masked cells are missing. Raises `DataError` for objects, complex numbers and no cells.
+    """
+    if array.dtype.hasobject or array.dtype.kind not in "biufUMm":
+        raise DataError(
+            f"{where}: an array of {array.dtype} is not a table of numbers: give each column its own type, "
+            "in a dataframe or a CSV file"
+        )
+    if array.ndim == 0 or array.size == 0:
+        raise DataError(f"{where}: an array of shape {array.shape} has no rows of data")
+    grid = array.shape[1:] if array.ndim > 2 else ()
+    cells = array.reshape(len(array), -1)
+    names = (
+        [_pixel(place) for place in np.ndindex(*grid)] if grid else [f"x{i}" for i in range(cells.shape[1])]
+    )
+    with reading(Path(where)):
+        table = pa.table([_column(cells[:, i]) for i in range(cells.shape[1])], names=names)
+    return table.replace_schema_metadata(POSITIONAL), tuple(grid)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file, which is never unpickled."""
+    check_file(path, "npy")
+    with reading(path), path.open("rb") as file:
+        shape, dtype = _header(file, str(path))
+        _check_size(shape, dtype, str(path))
+        if path.stat().st_size < file.tell() + math.prod(shape) * dtype.itemsize:
+            raise DataError(
+                f"{path} is truncated: its header promises an array of shape {shape}; copy it again"
+            )
+        return np.load(path, allow_pickle=False)
+
+
+def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The inputs and the labels (or None) in a .npz file.
+
+    `key` names one array, or `train` or `test` for a pair `x_train`, `y_train`; without it, one of `PAIRS` or the
+    only array. Sizes are checked against what the file declares before anything is decompressed.
+    """
+    check_file(path, "npz")
+    with reading(path), zipfile.ZipFile(path) as archive:
+        keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        chosen = _choose(keys, key, path)
+        for name in chosen:
+            with archive.open(f"{name}.npy") as member:
+                shape, dtype = _header(member, f"{path}::{name}")
+                _check_size(shape, dtype, f"{path}::{name}")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = [arrays[name] for name in chosen]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def read_idx(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array in an idx file (plain or gzip), with the labels that lie beside it as MNIST's do.
+
+    LeCun, Cortes & Burges (1998), *The MNIST database of handwritten digits*.
+    """
+    array = _read_idx(path)
+    beside = path.with_name(
+        path.name.replace("images-idx3", "labels-idx1").replace("images.idx3", "labels.idx1")
+    )
+    return array, _read_idx(beside) if beside != path and beside.is_file() else None
+
+
+def add_labels(table: pa.Table, labels: np.ndarray, where: str) -> tuple[pa.Table, dict[str, str]]:
+    """The table with a column `label`, categorical where the labels are at most 100 whole numbers or words."""
+    labels = labels.reshape(-1) if labels.size == len(labels) else labels
+    if labels.ndim != 1 or len(labels) != table.num_rows:
+        raise DataError(
+            f"{where}: labels of shape {labels.shape} do not fit {table.num_rows} rows: name the array to load, "
+            f"as in {where}::X"
+        )
+    column = table_of(labels, where)[0].column(0)
+    few = labels.dtype.kind in "biuU" and len(np.unique(labels)) <= _MOST_LABELS
+    return table.append_column(_LABEL, column), {_LABEL: "categorical"} if few else {}
+
+
+def _pixel(place: tuple[int, ...]) -> str:
+    return "pixel_" + "_".join(map(str, place))
+
+
+def _column(cells: np.ndarray) -> pa.Array:
+    mask = np.ma.getmaskarray(cells) if np.ma.isMaskedArray(cells) else None
+    values = np.ascontiguousarray(np.ma.getdata(cells)).astype(cells.dtype.newbyteorder("="), copy=False)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if values.dtype.kind == "U":
+        return (
+            clean_table(pa.table([pa.array(values.tolist(), mask=mask)], names=["x"]))
+            .column(0)
+            .combine_chunks()
+        )
+    return pa.array(values, mask=mask)
+
+
+def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise DataError(
+            f"{where} holds Python objects (a pickle), which are never opened: save it as numbers or text, "
+            "or as CSV or Parquet"
+        )
+    return shape, dtype
+
+
+def _check_size(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
+    size = math.prod(shape) * dtype.itemsize
+    if size > LARGEST_BYTES or min(shape, default=1) < 0:
+        raise DataError(
+            f"{where} declares an array of shape {shape}, {size / (1 << 30):,.1f} GiB, more than the "
+            f"{LARGEST_BYTES >> 30} GiB that are read: store it as Parquet, which is read in pieces"
+        )
+
+
+def _choose(keys: list[str], key: str | None, path: Path) -> tuple[str, ...]:
+    if key is not None:
+        pair = (f"x_{key}", f"y_{key}")
+        if key in keys:
+            return (key,)
+        if key in ("train", "test") and set(pair) <= set(keys):
+            return pair
+        raise DataError(f"{path} has no array {key!r}: it has {', '.join(sorted(keys)) or 'none'}")
+    for pair in PAIRS:
+        if set(pair) <= set(keys):
+            return pair
+    if len(keys) == 1:
+        return (keys[0],)
+    listed = ", ".join(sorted(keys)) or "none"
+    example = f", as in {path}::{keys[0]}" if keys else ""
+    raise DataError(f"{path} has the arrays {listed}: name the one to load{example}")
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    with reading(path):
+        data = _bytes(path)
+        if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or data[3] == 0:
+            raise DataError(
+                f"{path} is not an idx file (it begins with {data[:4]!r}): is it damaged or misnamed?"
+            )
+        start = 4 + 4 * data[3]
+        if len(data) < start:
+            raise DataError(f"{path} is truncated within its header: copy it again")
+        shape = struct.unpack(f">{data[3]}I", data[4:start])
+        dtype = np.dtype(_IDX_TYPES[data[2]])
+        if len(data) - start != math.prod(shape) * dtype.itemsize:
+            raise DataError(
+                f"{path} declares an array of shape {shape}, {math.prod(shape) * dtype.itemsize:,} bytes, and has "
+                f"{len(data) - start:,}: it is damaged or incomplete, copy it again"
+            )
+        return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: check the path")
+    compressed = path.read_bytes()[:2] == b"\x1f\x8b"
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise DataError(f"{path} holds more than {LARGEST_BYTES >> 30} GiB, which is not read at once")
+    return data

@@ -1,0 +1,186 @@
+"""`load`: whatever holds rows becomes a `Dataset`."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+
+from thalweg.data import builtin
+from thalweg.data.arrays import add_labels, read_idx, read_npy, read_npz, table_of
+from thalweg.data.columnar import check_table, read_columnar
+from thalweg.data.csvfile import read_csv
+from thalweg.data.dataset import Dataset
+from thalweg.data.images import read_images
+from thalweg.data.reading import reading
+from thalweg.data.sniff import FORMATS, format_of
+from thalweg.data.text import as_dates, as_numbers, clean, typed
+from thalweg.data.types import is_supported, is_text
+from thalweg.errors import DataError
+
+KINDS = ("continuous", "integer", "categorical", "binary", "datetime")
+
+
+def load(source: Any, *, drop: Iterable[str] = (), kinds: Mapping[str, str] | None = None) -> Dataset:
+    """A data set from a file, a folder of images, a dataframe, an array or a built-in name.
+
+    `drop` leaves columns out; `kinds` decides what a column is: `continuous`, `integer`, `categorical`, `binary` or
+    `datetime`. A path may be CSV, TSV, Parquet, Arrow, Feather, .npy, .npz (`file.npz::key` for one array), idx
+    (plain or .gz) or a folder of PNG or JPEG images of one size. Raises `DataError` naming file, column, row and
+    remedy.
+    """
+    kinds = dict(kinds or {})
+    drop = [drop] if isinstance(drop, str) else list(drop)
+    # A column that is dropped may hold anything.
+    dataset = _dataset(source, {**dict.fromkeys(drop, "categorical"), **kinds})
+    for name in (*drop, *kinds):
+        _check_column(dataset, name)
+    for name, kind in kinds.items():
+        if kind not in KINDS:
+            near = difflib.get_close_matches(str(kind), KINDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(KINDS)}"
+            raise DataError(f"column {name!r} cannot be of kind {kind!r}: {hint}")
+    dataset = _dropped(dataset, drop)
+    _check_types(dataset)
+    decided = {name: kind for name, kind in {**dataset.kinds, **kinds}.items() if name not in drop}
+    return replace(dataset, table=_decide(dataset, decided), kinds=decided)
+
+
+def near_name(name: str, names: Iterable[str]) -> str:
+    """A hint for a column name that does not exist."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, 1) or [n for n in names if n.lower() == name.lower()]
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "the columns are " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def _check_column(dataset: Dataset, name: str) -> None:
+    if name not in dataset.table.column_names:
+        raise DataError(
+            f"{dataset.name} has no column {name!r}: {near_name(name, dataset.table.column_names)}"
+        )
+
+
+def _check_types(dataset: Dataset) -> None:
+    for column in dataset.table.schema:
+        if not is_supported(column.type):
+            raise DataError(
+                f"{dataset.name}, column {column.name!r}: cells of type {column.type} are not numbers, text or dates: "
+                f"leave the column out with --drop {column.name} (drop=[{column.name!r}])"
+            )
+
+
+def _dropped(dataset: Dataset, drop: list[str]) -> Dataset:
+    if not drop:
+        return dataset
+    pixels = dataset.table.column_names[: int(np.prod(dataset.grid))] if dataset.grid else []
+    grid = () if set(drop) & set(pixels) else dataset.grid
+    table = dataset.table.drop_columns(drop)
+    if not table.num_columns:
+        raise DataError(f"{dataset.name}: every column is dropped, nothing is left to learn from")
+    return replace(dataset, table=table, grid=grid)
+
+
+def _decide(dataset: Dataset, kinds: Mapping[str, str]) -> pa.Table:
+    """Text that the user says is a number or a date, as such (files of text have done so already)."""
+    table = dataset.table
+    for i, name in enumerate(table.column_names):
+        parse = {"continuous": as_numbers, "integer": as_numbers, "datetime": as_dates}.get(
+            kinds.get(name, "")
+        )
+        if parse and is_text(table.schema.field(i).type):
+            found = parse(clean(table.column(i)), name, where=dataset.name, error=DataError)
+            table = table.set_column(i, name, found)
+    return table
+
+
+def _dataset(source: Any, kinds: Mapping[str, str]) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _named(os.fspath(source), kinds)
+    if isinstance(source, np.ndarray):
+        table, grid = table_of(source, "the array")
+        return Dataset(table, "array", grid, "numpy", source=source[:0])
+    return _frame(source)
+
+
+def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
+    path = Path(text)
+    if not path.exists():
+        if text in builtin.NAMES:
+            return builtin.read(text)
+        if not path.suffix and len(path.parts) == 1:
+            near = difflib.get_close_matches(text, builtin.NAMES, 1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"the built-in ones are {', '.join(builtin.NAMES)}"
+            )
+            raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
+    if path.is_dir():
+        return _arrays(*read_images(path), path)
+    name, _, key = text.partition("::")
+    path = Path(name)
+    match format_of(path):
+        case "text":
+            return Dataset(_typed_table(read_csv(path), kinds, str(path)), path.stem)
+        case "npy":
+            return _arrays(read_npy(path), None, path)
+        case "npz":
+            return _arrays(*read_npz(path, key or None), path)
+        case "idx":
+            return _arrays(*read_idx(path), path)
+        case columnar:
+            return Dataset(read_columnar(path, columnar), path.stem)
+
+
+def _typed_table(table: pa.Table, kinds: Mapping[str, str], where: str) -> pa.Table:
+    names = table.column_names
+    columns = [
+        typed(column, name, kind=kinds.get(name), where=where)
+        for name, column in zip(names, table.columns, strict=True)
+    ]
+    return pa.table(columns, names=names)
+
+
+def _arrays(values: np.ndarray, labels: np.ndarray | None, path: Path) -> Dataset:
+    table, grid = table_of(values, str(path))
+    kinds: dict[str, str] = {}
+    if labels is not None:
+        table, kinds = add_labels(table, labels, str(path))
+    return Dataset(table, path.name.split(".")[0], grid, kinds=kinds)
+
+
+def _frame(source: Any) -> Dataset:
+    where = f"the {type(source).__name__}"
+    if isinstance(source, pa.RecordBatch | Mapping):
+        with reading(Path(where)):
+            source = (
+                pa.table(dict(source)) if isinstance(source, Mapping) else pa.Table.from_batches([source])
+            )
+    try:
+        frame = nw.from_native(source)
+    except TypeError as error:
+        raise DataError(
+            f"{type(source).__name__} is not something to load rows from: give a dataframe (pandas, polars, pyarrow), "
+            f"a NumPy array, a built-in name, or a path to {FORMATS}"
+        ) from error
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    native = frame.implementation.name.lower()
+    with reading(Path(where)):
+        if native == "pandas":
+            table = pa.Table.from_pandas(frame.to_native(), preserve_index=False)
+        else:
+            table = frame.to_arrow()
+    if not table.num_rows:
+        raise DataError(f"{where} has no rows: there is nothing to learn from or to ask about")
+    kind = native if native in ("pandas", "polars") else "arrow"
+    return Dataset(
+        check_table(table, where), "table", native=kind, source=None if kind == "arrow" else frame.to_native()
+    )

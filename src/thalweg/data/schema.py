@@ -1,0 +1,160 @@
+"""The schema: what the columns of a table are, and the way from cells to codes and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float
+
+from thalweg.data.column import ColumnSchema
+from thalweg.data.dataset import Dataset
+from thalweg.data.infer import infer_column
+from thalweg.data.load import near_name
+from thalweg.data.rows import Rows
+from thalweg.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from thalweg.energy.spaces import Column, Record
+
+_FEW_VALUES = 256
+_EVEN = 64
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table of `rows` rows, the image `grid` that the first of them form, and the `target`."""
+
+    columns: tuple[ColumnSchema, ...]
+    rows: int
+    grid: tuple[int, ...] = ()
+    target: str | None = None
+
+    @classmethod
+    def infer(cls, dataset: Dataset, target: str | None = None) -> Schema:
+        """What each column of `dataset` is.
+
+        Raises `DataError` for fewer than two rows, nothing but constants, an absent or constant target, infinite
+        values, text that looks like an identifier and numbers that float32 cannot tell apart.
+        """
+        names = dataset.table.column_names
+        if target is not None and target not in names:
+            raise DataError(f"{dataset.name} has no column {target!r} to predict: {near_name(target, names)}")
+        if len(dataset) < 2:
+            raise DataError(
+                f"{dataset.name} has {len(dataset)} row: an energy is learned from at least 2 rows, because one "
+                "does not show what varies"
+            )
+        columns = tuple(
+            infer_column(
+                name, column, decided=dataset.kinds.get(name), target=name == target, where=dataset.name
+            )
+            for name, column in zip(names, dataset.table.columns, strict=True)
+        )
+        _check_something_varies(columns, target, dataset.name)
+        return cls(columns, len(dataset), tuple(int(size) for size in dataset.grid), target)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All column names, constants too, in their original order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def variables(self) -> tuple[ColumnSchema, ...]:
+        """The columns of the space: all that are not constant."""
+        return tuple(column for column in self.columns if column.kind != "constant")
+
+    def __getitem__(self, name: str) -> ColumnSchema:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise SettingsError(f"there is no column {name!r}: {near_name(name, self.names)}")
+
+    def index(self, name: str) -> int:
+        """The position of a column in the space; raises `SettingsError` with the nearest name."""
+        if self[name].kind == "constant":
+            raise SettingsError(f"column {name!r} was constant in training, so the energy does not see it")
+        return [column.name for column in self.variables].index(name)
+
+    @cached_property
+    def space(self) -> Record:
+        """The record space of the codes; its grid is () where a pixel is constant, and so not in it."""
+        from thalweg.energy.spaces import Record
+
+        pixels = self.columns[: math.prod(self.grid)] if self.grid else ()
+        whole_image = all(column.kind != "constant" for column in pixels)
+        return Record(tuple(map(_space_column, self.variables)), self.grid if whole_image else ())
+
+    def encode(self, table: pa.Table | np.ndarray, *, first_row: int = 0, name: str = "data") -> Rows:
+        """Cells as codes: see `thalweg.data.codec.encode`."""
+        from thalweg.data.codec import encode
+
+        return encode(self, table, first_row=first_row, name=name)
+
+    def decode(
+        self,
+        values: Float[np.ndarray, "n d"],
+        *,
+        observed: Bool[np.ndarray, "n d"] | None = None,
+        like: pa.Table | None = None,
+    ) -> pa.Table:
+        """Codes as cells: see `thalweg.data.decode.decode`."""
+        from thalweg.data.decode import decode
+
+        return decode(self, values, observed=observed, like=like)
+
+    def candidates(self, index: int) -> Float[np.ndarray, v]:
+        """Codes of one column of the space worth trying: every value where there are at most 256, else the 65
+        quantiles of training and an even grid over its range, at most 129 in all, sorted."""
+        column = self.variables[index]
+        if 0 < column.size <= _FEW_VALUES or column.has_levels:
+            return np.arange(column.size, dtype=np.float32)
+        quantiles = np.asarray(column.quantiles)
+        even = np.linspace(quantiles[0], quantiles[-1], _EVEN + 2)[1:-1]
+        codes = np.concatenate([quantiles, even if column.is_real else np.rint(even)])
+        return np.unique(codes.astype(np.float32))
+
+    def log_units(self, observed: Bool[np.ndarray, "n d"]) -> Float[np.ndarray, n]:
+        r"""\(\sum_{observed\ real} \log unit\): added to an energy in codes it gives nats in the user's units."""
+        units = np.array([math.log(column.std) if column.is_real else 0.0 for column in self.variables])
+        return np.asarray(observed, np.float64) @ units
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, exact."""
+        from thalweg.data.wire import schema_to_dict
+
+        return schema_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Schema:
+        """The schema in plain JSON, every part of it checked; raises `DataError`."""
+        from thalweg.data.wire import schema_from_dict
+
+        return schema_from_dict(content)
+
+
+def _space_column(column: ColumnSchema) -> Column:
+    from thalweg.energy.spaces import Column
+
+    if column.has_levels:
+        return Column(column.name, "categorical", size=column.size)
+    if column.kind == "integer":
+        return Column(column.name, "integer", size=column.size, center=column.center, spread=column.std)
+    low, high = column.quantiles[0], column.quantiles[-1]
+    margin = (high - low) / 2
+    return Column(column.name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+
+
+def _check_something_varies(columns: tuple[ColumnSchema, ...], target: str | None, where: str) -> None:
+    constant = {column.name for column in columns if column.kind == "constant"}
+    if target in constant:
+        raise DataError(
+            f"{where}: the target {target!r} is the same in every row, there is nothing to predict"
+        )
+    if len(constant) == len(columns):
+        raise DataError(f"{where}: every column is constant or missing, there is nothing to learn")
