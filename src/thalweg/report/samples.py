@@ -1,0 +1,174 @@
+"""The parts about what the model makes: new rows, and guesses of hidden cells."""
+
+from typing import Any
+
+import numpy as np
+
+from thalweg.errors import ThalwegError
+from thalweg.report import figures, pictures
+from thalweg.report.html import LeftOut, Section, figure, number, side_by_side, table
+from thalweg.report.judge import most_related
+from thalweg.report.rows import Look, codes, column_named, for_the_eye, hide, standardised
+from thalweg.report.style import svg
+
+IMAGES, ROWS, COMPLETED, SEED = 36, 400, 6, 0
+
+
+def samples(model: Any, look: Look | None) -> Section | LeftOut:
+    """Rows drawn from the model: as images, or beside the data."""
+    if model.schema.grid:
+        return _image_samples(model)
+    drawn = model.sample(ROWS, seed=SEED)
+    if look is None:
+        return LeftOut("Samples", "there are no rows to set the draws beside; `thalweg sample` prints them")
+    return _table_samples(model, look.thinned(1000), drawn)
+
+
+def _image_samples(model: Any) -> Section:
+    drawn = model.sample(IMAGES, seed=SEED)
+    images = pictures.intensities(drawn, model.schema)
+    names = _captions(model.schema, drawn)
+    tiles = [pictures.tile(image, name, "a drawn image") for image, name in zip(images, names, strict=True)]
+    reading = "None of these is a training row; look for what is drawn well and what never appears."
+    return Section("samples", "Samples", f"{IMAGES} images drawn from exp(−F)", reading, pictures.gallery(tiles))
+
+
+def _captions(schema: Any, rows) -> list[str]:
+    """What stands beside the pixels, such as a label."""
+    beside = [c.name for c in schema.columns[int(np.prod(schema.grid)) :] if c.kind != "constant"]
+    if not beside:
+        return [""] * rows.num_rows
+    return ["–" if cell is None else str(cell) for cell in rows.column(beside[0]).to_pylist()]
+
+
+def _table_samples(model: Any, look: Look, drawn) -> Section:
+    schema = model.schema
+    real_rows, drawn_rows = codes(schema, look.table), codes(schema, drawn)
+    complete = real_rows.complete
+    order = most_related(real_rows.values[complete] if complete.sum() > 2 else real_rows.values, len(schema.space.names))
+    real = [for_the_eye(schema, real_rows, look.table, i) for i in order[:6]]
+    new = [for_the_eye(schema, drawn_rows, drawn, i) for i in order[:6]]
+    shown = [i for i, values in enumerate(real) if len(values) and len(new[i])]
+    columns = [column_named(schema, schema.space.names[order[i]]) for i in shown]
+    parts = [figure(svg(figures.marginals(columns, [real[i] for i in shown], [new[i] for i in shown]),
+                        "marginals", "Histograms of columns, data and drawn"))]  # fmt: skip
+    pair = [i for i in order if column_named(schema, schema.space.names[i]).kind in ("continuous", "integer", "datetime")][:2]
+    if len(pair) == 2:
+        parts.insert(0, figure(_scatter(schema, pair, (real_rows, look.table), (drawn_rows, drawn))))
+    reading = (
+        f"{ROWS} rows drawn from exp(−F) beside {len(look):,} rows of {look.name}. Shown are the columns most related to "
+        "another one: there a model has most to get right."
+    )
+    return Section("samples", "Samples", "Drawn rows should look like the data", reading, side_by_side(*parts))
+
+
+def _scatter(schema, pair, real, drawn) -> str:
+    points = []
+    for rows, source in (real, drawn):
+        both = rows.observed[:, pair].all(axis=1)
+        kept = type(rows)(rows.values[both], rows.observed[both], rows.unseen[both])
+        part = source.filter(both.tolist())
+        points.append(np.stack([for_the_eye(schema, kept, part, i) for i in pair], axis=1)[:400])
+    names = tuple(schema.space.names[i] for i in pair)
+    return svg(figures.scatter(names, *points), "scatter", "Two columns against each other, data and drawn")
+
+
+def completions(model: Any, look: Look | None) -> Section | LeftOut:
+    """Hidden cells and the model's guesses."""
+    if look is None:
+        return LeftOut("Completions", "there are no rows to hide cells of")
+    return _image_completions(model, look.thinned(COMPLETED)) if model.schema.grid else _table_completions(model, look)
+
+
+def _image_completions(model: Any, look: Look) -> Section:
+    schema = model.schema
+    names = schema.space.names
+    lower = _lower_half(schema)
+    hidden = np.tile([name in lower for name in names], (len(look), 1))
+    open_ = hide(look.table, hidden, names)
+    versions = {"the row": look.table, "given": open_, "best guess": model.complete(open_)}
+    drawn = _draws(model, open_, 3)
+    for i in range(3 if drawn is not None else 0):
+        versions[f"draw {i + 1}"] = drawn.take(np.arange(i, drawn.num_rows, 3))
+    blank = np.tile(_lower_mask(schema), (len(look), 1, 1, 1))
+    columns = []
+    for name, version in versions.items():
+        images = pictures.intensities(version, schema)
+        columns.append(np.where(blank, np.nan, images) if name == "given" else images)
+    rows = [[pictures.tile(images[i], alt=name) for name, images in zip(versions, columns, strict=True)]
+            for i in range(len(look))]  # fmt: skip
+    return Section(
+        "completions",
+        "Completions",
+        "The lower half was hidden and is guessed from the upper",
+        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; each draw is one "
+        "of the possibilities.",
+        pictures.strips(list(versions), rows),
+    )
+
+
+def _lower_mask(schema) -> np.ndarray:
+    """Which pixels are hidden, as an image of one channel."""
+    images = pictures.shaped(np.zeros((1, int(np.prod(schema.grid)))), schema.grid)
+    mask = np.zeros(images.shape[1:3], bool)
+    mask[mask.shape[0] // 2 :] = True
+    return mask[None, :, :, None]
+
+
+def _lower_half(schema) -> set[str]:
+    """The names of the hidden columns: the pixels of the lower half, and whatever stands beside the pixels."""
+    count = int(np.prod(schema.grid))
+    image = pictures.shaped(np.arange(count)[None], schema.grid)[0]
+    hidden = set(image[image.shape[0] // 2 :].ravel().tolist())
+    return {column.name for i, column in enumerate(schema.columns) if i >= count or i in hidden}
+
+
+def _draws(model: Any, rows, n: int):
+    """Joint draws of the hidden cells; None for a model that cannot draw."""
+    try:
+        return model.complete(rows, n=n, seed=SEED)
+    except ThalwegError:
+        return None
+
+
+def _table_completions(model: Any, look: Look) -> Section | LeftOut:
+    schema = model.schema
+    look = look.thinned(200)
+    truth = codes(schema, look.table)
+    hidden = truth.observed & (np.random.default_rng(SEED).random(truth.observed.shape) < 0.3)
+    if not hidden.any():
+        return LeftOut("Completions", "the rows have no cells to hide")
+    filled = codes(schema, model.complete(hide(look.table, hidden, schema.space.names)))
+    judged = [_judged(schema, i, truth.values[hidden[:, i], i], filled.values[hidden[:, i], i])
+              for i in range(hidden.shape[1]) if hidden[:, i].any()]  # fmt: skip
+    judged.sort(key=lambda row: -row[-1])
+    headings = ("column", "measure", "hidden", "guess", "mean or mode", "saved")
+    cells = [(*row[:-1], f"{100 * row[-1]:.0f} %") for row in judged[:12]]
+    parts = [table(headings, cells, numeric=headings[2:])]
+    numbers = np.array([column.kind != "categorical" for column in schema.space.columns])
+    shown = hidden & numbers
+    if shown.sum() > 2:
+        z, guess = standardised(schema, truth)[shown], standardised(schema, filled)[shown]
+        picture = figures.guesses(z, guess, np.isfinite(z) & np.isfinite(guess))
+        parts.insert(0, figure(svg(picture, "guesses", "Truth against guess of hidden cells")))
+    saved = float(np.mean([row[-1] for row in judged]))
+    title = f"Guesses save {100 * saved:.0f} % of the error that the column's mean or mode makes"
+    reading = (
+        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed from what was "
+        "left of their rows. Errors of numbers are in the column's standard deviations (root mean square), those of "
+        "categories the share that is wrong."
+    )
+    return Section("completions", "Completions", title, reading, side_by_side(*parts))
+
+
+def _judged(schema, i: int, truth, guess) -> tuple:
+    """One column: name, measure, cells, error of the guess, error of the mean or mode, share saved."""
+    column = schema.space.columns[i]
+    if column.kind == "categorical":
+        measure, error = "share wrong", float(np.mean(truth != guess))
+        plain = 1 - np.bincount(truth.astype(int)).max() / len(truth)
+    else:
+        measure, error = "error / sd", float(np.sqrt(np.mean((truth - guess) ** 2)) / column.spread)
+        plain = float(np.sqrt(np.mean((truth - column.center) ** 2)) / column.spread)
+    saved = 1 - error / plain if plain > 0 else 0.0
+    return column.name, measure, len(truth), error, float(plain), max(saved, -1.0)

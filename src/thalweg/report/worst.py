@@ -1,0 +1,88 @@
+"""The part about the worst rows: which cell is wrong, and what it should be."""
+
+from typing import Any
+
+import numpy as np
+
+from thalweg.report import pictures
+from thalweg.report.html import LeftOut, Section, bar, escape, number, table
+from thalweg.report.rows import Look
+from thalweg.report.training import unit
+
+#: How many rows are explained, and how many cells of each are listed.
+WORST, CELLS = 6, 5
+
+
+def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
+    """The rows of highest energy with the release of each cell."""
+    if look is None:
+        return LeftOut("Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA")
+    order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
+    rows = look.take(order)
+    told = model.explain(rows.table)
+    cards = [_card(model, rows, told, i, scores, order[i]) for i in range(len(order))]
+    kind = "images" if model.schema.grid else "tables"
+    body = f'<div class="worst {kind}">{"".join(cards)}</div>'
+    where = "held-out rows" if look.held_out else f"{look.name}, of {len(look):,} looked at"
+    return Section("worst", "Worst rows", f"The {len(order)} strangest of the {where}", _reading(model), body)
+
+
+def _reading(model: Any) -> str:
+    released = "A cell's release is the energy that the row would lose if that cell alone were inferred from the others"
+    if model.schema.grid:
+        return f"{released}: the glow shows where. On the right, every pixel at the value it would take."
+    return f"{released}; the suggestion is the value it would take. A single large release points at one wrong cell."
+
+
+def _card(model, rows: Look, told, i: int, scores, place: int) -> str:
+    """One row: its number, how strange it is, and why."""
+    p = number(float(scores.p_value[place]), 2)
+    head = f"row {number(int(rows.numbers[i]))}"
+    facts = f"F = {number(round(float(scores.energy[place]), 2))} {_short(unit(model))} · p = {p}"
+    pixels = _pictured(model, rows, told, i) if model.schema.grid else ""
+    body = pixels + _cells(model, rows, told, i, pixels=bool(pixels))
+    return f'<article><h3>{escape(head)} <span>{escape(facts)}</span></h3>{body}</article>'
+
+
+def _short(counted: str) -> str:
+    return counted if counted == "nats" else ""
+
+
+def _pictured(model, rows: Look, told, i: int) -> str:
+    """The image, the heat of release, and every pixel at the value it would take."""
+    schema = model.schema
+    image = pictures.intensities(rows.table.slice(i, 1), schema)[0]
+    proposal = pictures.intensities(told.proposal.slice(i, 1), schema)[0]
+    release = dict(zip(told.columns, np.asarray(told.release)[i], strict=True))
+    pixel = np.array([[float(release.get(c.name, 0.0)) for c in pictures.pixel_columns(schema)]])
+    hot = float(np.nan_to_num(pixel).max())
+    glow = pictures.heat(pictures.shaped(pixel, schema.grid)[0], image)
+    tiles = (
+        pictures.tile(image, "the row"),
+        pictures.tile(glow, f"release ≤ {number(round(hot, 1))}", "energy released by each pixel"),
+        pictures.tile(proposal, "suggested", "each pixel at the value it would take"),
+    )
+    return f'<div class="strip">{"".join(tiles)}</div>'
+
+
+def _cells(model, rows: Look, told, i: int, *, pixels: bool) -> str:
+    """The cells that release most: value, release, suggestion; for an image those beside its pixels."""
+    release = np.nan_to_num(np.asarray(told.release, float)[i])
+    count = int(np.prod(model.schema.grid)) if pixels else 0
+    beside = {c.name for c in model.schema.columns[count:]}
+    chosen = [k for k in np.argsort(-release, kind="stable") if told.columns[k] in beside][:CELLS]
+    if not chosen:
+        return ""
+    largest = float(release[chosen].max())
+    lines = [
+        (name, _value(rows.table, name, i), bar(release[k], largest), _value(told.proposal, name, i))
+        for k, name in ((k, told.columns[k]) for k in chosen)
+    ]
+    return table(("column", "value", f"release ({_short(unit(model)) or 'energy'})", "suggestion"), lines)
+
+
+def _value(source, name: str, row: int) -> Any:
+    if name not in source.column_names:
+        return None
+    cell = source.column(name)[row].as_py()
+    return round(cell, 6) if isinstance(cell, float) else cell
