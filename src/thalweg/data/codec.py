@@ -48,15 +48,22 @@ class Remarks:
                 warnings.warn(DataWarning(f"{self.where}: {text}: {_some(remarks, '; ')}"), stacklevel=4)
 
 
-def encode(schema: Schema, table: pa.Table | np.ndarray, *, first_row: int = 0, name: str = "data") -> Rows:
-    """The rows of `table` in the codes of `schema`.
+def encode(
+    schema: Schema,
+    table: pa.Table | np.ndarray,
+    *,
+    first_row: int = 0,
+    name: str = "data",
+    partial: bool = False,
+) -> Rows:
+    """The rows of `table` in the codes of `schema`; `partial` where columns are left out on purpose.
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`;
     each of these with one `DataWarning`. Row numbers in messages count from `first_row + 1`. Raises `SchemaError`
     for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
-    table = _match(schema, _table(table, name), name)
+    table = _match(schema, _table(table, name), name, partial)
     n, d = table.num_rows, len(schema.variables)
     values, observed = np.zeros((d, n), np.float32), np.zeros((d, n), bool)
     unseen = np.zeros(n, np.int64)
@@ -80,7 +87,7 @@ def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
     return table_of(table, name)[0] if isinstance(table, np.ndarray) else table
 
 
-def _match(schema: Schema, table: pa.Table, where: str) -> pa.Table:
+def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Table:
     """The table with the schema's names, once it is known to be about the same things."""
     if (table.schema.metadata or {}).items() >= POSITIONAL.items():
         table = _by_position(schema, table, where)
@@ -93,7 +100,7 @@ def _match(schema: Schema, table: pa.Table, where: str) -> pa.Table:
         )
     absent = [name for name in want if name not in have and name != schema.target]
     extra = [name for name in table.column_names if name not in set(schema.names)]
-    if absent:
+    if absent and not partial:
         warnings.warn(DataWarning(f"{where} lacks {_some(absent)}: taken as not observed"), stacklevel=4)
     if extra:
         warnings.warn(

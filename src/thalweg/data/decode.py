@@ -43,7 +43,7 @@ def decode(
     decoded = {}
     for column in schema.columns:
         i = place.get(column.name)
-        cells = _constant(column, len(values)) if i is None else _cells(column, values[:, i])
+        cells = _constant(column, len(values)) if i is None else cells_of(column, values[:, i])
         if like is not None and column.name in like.column_names:
             mask = None if observed is None or i is None else np.asarray(observed)[:, i]
             cells = _keep(like.column(column.name), mask, cells, column)
@@ -65,7 +65,8 @@ def _constant(column: ColumnSchema, n: int) -> pa.ChunkedArray:
     return pa.chunked_array([_as(value, column.arrow_type)])
 
 
-def _cells(column: ColumnSchema, codes: np.ndarray) -> pa.ChunkedArray:
+def cells_of(column: ColumnSchema, codes: np.ndarray) -> pa.ChunkedArray:
+    """Codes of one column as cells."""
     codes = codes.astype(np.float64)
     missing = np.isnan(codes)
     codes = np.where(missing, 0.0, codes)

@@ -90,11 +90,18 @@ class Schema:
         whole_image = all(column.kind != "constant" for column in pixels)
         return Record(tuple(map(_space_column, self.variables)), self.grid if whole_image else ())
 
-    def encode(self, table: pa.Table | np.ndarray, *, first_row: int = 0, name: str = "data") -> Rows:
+    def encode(
+        self,
+        table: pa.Table | np.ndarray,
+        *,
+        first_row: int = 0,
+        name: str = "data",
+        partial: bool = False,
+    ) -> Rows:
         """Cells as codes: see `thalweg.data.codec.encode`."""
         from thalweg.data.codec import encode
 
-        return encode(self, table, first_row=first_row, name=name)
+        return encode(self, table, first_row=first_row, name=name, partial=partial)
 
     def decode(
         self,
@@ -107,6 +114,19 @@ class Schema:
         from thalweg.data.decode import decode
 
         return decode(self, values, observed=observed, like=like)
+
+    def decode_column(self, index: int, codes: Float[np.ndarray, n]) -> pa.Array:
+        """Codes of one column of the space as cells of its own type."""
+        from thalweg.data.decode import cells_of
+
+        return cells_of(self.variables[index], np.asarray(codes)).combine_chunks()
+
+    def number(self, index: int, codes: Float[np.ndarray, n]) -> Float[np.ndarray, n]:
+        """Codes of a number column in the user's units, not rounded; a date counts from the epoch in its own unit."""
+        column = self.variables[index]
+        codes = np.asarray(codes, np.float64)
+        delta = codes if column.kind == "integer" else codes * column.std + column.center
+        return float(column.origin) + delta
 
     def candidates(self, index: int) -> Float[np.ndarray, v]:
         """Codes of one column of the space worth trying: every value where there are at most 256, else the 65
