@@ -53,12 +53,13 @@ class Implicit(AbstractAdjoint):
     def solve(self, solver, problem):
         def find(_, guess):
             outcome = solver.solve(problem, unrolled=False)
-            return outcome.value, outcome[1:]
+            # As floats: `custom_root` cannot be differentiated beside an integer.
+            return outcome.value, (outcome.steps.astype(jnp.float32), outcome.status.astype(jnp.float32))
 
         value, (steps, status) = jax.lax.custom_root(
             lambda y: stationarity(problem, y), problem.start, find, self._tangent, has_aux=True
         )
-        return Outcome(value, steps, status)
+        return Outcome(value, steps.astype(jnp.int32), status.astype(jnp.int32))
 
     def _tangent(self, linear, b):
         def damped(v):
