@@ -1,5 +1,6 @@
 """Where `y` comes from: files, dataframes, built-in sets and toys; the schema; codes."""
 
+from thalweg.data import toys
 from thalweg.data.column import ColumnSchema
 from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
@@ -9,4 +10,4 @@ from thalweg.data.split import split
 from thalweg.data.stream import batches
 from thalweg.data.writer import Writer
 
-__all__ = ["ColumnSchema", "Dataset", "Rows", "Schema", "Writer", "batches", "load", "split"]
+__all__ = ["ColumnSchema", "Dataset", "Rows", "Schema", "Writer", "batches", "load", "split", "toys"]

@@ -62,8 +62,8 @@ def read_npy(path: Path) -> np.ndarray:
 def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     """The inputs and the labels (or None) in a .npz file.
 
-    `key` names one array, or `train` or `test` for a pair `x_train`, `y_train`; without it, one of `PAIRS` or the
-    only array. Sizes are checked against what the file declares before anything is decompressed.
+    `key` names one array, or `train` or `test` for a pair `x_train`, `y_train`; without it, one of `PAIRS` or
+    the only array. Sizes are checked against what the file declares before anything is decompressed.
     """
     check_file(path, "npz")
     with reading(path), zipfile.ZipFile(path) as archive:
@@ -91,12 +91,12 @@ def read_idx(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def add_labels(table: pa.Table, labels: np.ndarray, where: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table with a column `label`, categorical where the labels are at most 100 whole numbers or words."""
+    """The table with a column `label`, categorical where it has at most 100 whole numbers or words."""
     labels = labels.reshape(-1) if labels.size == len(labels) else labels
     if labels.ndim != 1 or len(labels) != table.num_rows:
         raise DataError(
-            f"{where}: labels of shape {labels.shape} do not fit {table.num_rows} rows: name the array to load, "
-            f"as in {where}::X"
+            f"{where}: labels of shape {labels.shape} do not fit {table.num_rows} rows: name the array to "
+            f"load, as in {where}::X"
         )
     column = table_of(labels, where)[0].column(0)
     few = labels.dtype.kind in "biuU" and len(np.unique(labels)) <= _MOST_LABELS
@@ -174,8 +174,8 @@ def _read_idx(path: Path) -> np.ndarray:
         dtype = np.dtype(_IDX_TYPES[data[2]])
         if len(data) - start != math.prod(shape) * dtype.itemsize:
             raise DataError(
-                f"{path} declares an array of shape {shape}, {math.prod(shape) * dtype.itemsize:,} bytes, and has "
-                f"{len(data) - start:,}: it is damaged or incomplete, copy it again"
+                f"{path} declares an array of shape {shape}, {math.prod(shape) * dtype.itemsize:,} bytes, "
+                f"and has {len(data) - start:,}: it is damaged or incomplete, copy it again"
             )
         return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 

@@ -12,7 +12,7 @@ from thalweg.data.types import is_temporal, value_type
 
 @dataclass(frozen=True)
 class Cells:
-    """`values` where `present`, and anything elsewhere; a whole number is `values + bias` (uint64 needs 2**63)."""
+    """`values` where `present`, anything elsewhere; a whole number is `values + bias` (2**63 for uint64)."""
 
     values: np.ndarray
     present: np.ndarray

@@ -60,8 +60,8 @@ def encode(
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`;
-    each of these with one `DataWarning`. Row numbers in messages count from `first_row + 1`. Raises `SchemaError`
-    for cells of the wrong type and `DataError` for infinite ones, naming column and row.
+    each of these with one `DataWarning`. Row numbers in messages count from `first_row + 1`. Raises
+    `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
     table = _match(schema, _table(table, name), name, partial)
     n, d = table.num_rows, len(schema.variables)
@@ -95,8 +95,8 @@ def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Tab
     have, want = set(table.column_names), [column.name for column in schema.variables]
     if not have & set(want):
         raise SchemaError(
-            f"{where} has none of the columns of the model: it has {_some(table.column_names)}, the model was "
-            f"fitted on {_some(want)}"
+            f"{where} has none of the columns of the model: it has {_some(table.column_names)}, the model "
+            f"was fitted on {_some(want)}"
         )
     absent = [name for name in want if name not in have and name != schema.target]
     extra = [name for name in table.column_names if name not in set(schema.names)]
@@ -134,7 +134,7 @@ def _encode_column(
 ) -> None:
     if not is_supported(cells_.type):
         raise SchemaError(
-            f"{remarks.where}, column {column.name!r}: cells of type {cells_.type} are no {column.kind} values"
+            f"{remarks.where}, column {column.name!r}: cells of type {cells_.type} cannot be {column.kind}"
         )
     cells_ = plain(cells_)
     if is_.is_null(cells_.type):
@@ -192,15 +192,15 @@ def _refuse_infinite(found: Cells, here: str, first_row: int) -> None:
 
 
 def _whole(found: Cells, column: ColumnSchema, here: str, first_row: int) -> Cells:
-    """Floats as the whole numbers that they are: pandas turns integers into floats where cells are missing."""
+    """Floats as the whole numbers that they are: pandas makes integers floats where cells are missing."""
     fraction = found.present & (found.values != np.rint(found.values))
     if fraction.any():
         if column.kind != "integer":
             return found
         row = first(fraction)
         raise SchemaError(
-            f"{here}, row {first_row + row + 1}: {found.values[row]} is not a whole number, as all were in training: "
-            "round it, or fit again with it as continuous"
+            f"{here}, row {first_row + row + 1}: {found.values[row]} is not a whole number, as all were in "
+            "training: round it, or fit again with it as continuous"
         )
     if np.any(np.abs(found.values[found.present]) >= 2.0**63):
         return found

@@ -23,10 +23,10 @@ class ColumnSchema:
     r"""One column as training saw it.
 
     A continuous or datetime cell has the code \((v - origin - center) / std\), an integer \(v - minimum\), a
-    category its place among `levels`. `type` names its Arrow type, `whole` says that every value was a whole number
-    (of the type's unit, for times). `minimum`, `maximum`, `std` are in the user's units (times: in the type's
-    unit), `quantiles` are 65 evenly spaced quantiles in codes, `missing` counts missing cells. `levels` are the
-    original values, sorted (dates as ISO text); a constant has one, None where all cells are missing.
+    category its place among `levels`. `type` names its Arrow type, `whole` says that every value was a whole
+    number (of the type's unit, for times). `minimum`, `maximum`, `std` are in the user's units (times: in the
+    type's unit), `quantiles` are 65 evenly spaced quantiles in codes, `missing` counts missing cells.
+    `levels` are the original values, sorted (dates as ISO text); a constant has one, None if all are missing.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ColumnSchema:
 
 
 def level_array(levels: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Levels as JSON knows them (text, numbers, booleans; ISO text for times) as an Arrow array of `type_`."""
+    """Levels as JSON knows them (text, numbers, booleans; ISO text for times) as Arrow's `type_`."""
     if not is_temporal(type_):
         return pa.array(list(levels), type_)
     text = pa.array(list(levels), pa.string())

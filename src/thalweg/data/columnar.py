@@ -19,7 +19,7 @@ def read_columnar(path: Path, format_: str) -> pa.Table:
 
 
 def stream_columnar(path: Path, format_: str, *, size: int) -> Iterator[pa.Table]:
-    """The file, at most `size` rows at a time where the format allows; raises `DataError` where it is damaged."""
+    """The file in pieces (of `size` rows where the format allows); raises `DataError` where it is damaged."""
     check_file(path, format_)
     rows = 0
     for batch in each(_parquet(path, size) if format_ == "parquet" else _arrow(path), path):

@@ -124,8 +124,9 @@ def _encoding(path: Path) -> DataError | None:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 return DataError(
-                    f"{path}, line {number}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8: "
-                    f"convert the file first, for example: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
+                    f"{path}, line {number}: byte {offset + error.start} (0x{line[error.start]:02x}) is not "
+                    "UTF-8: convert the file first, for example: "
+                    f"iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
                 )
             offset += len(line)
     return None
@@ -141,8 +142,9 @@ def _ragged(path: Path, delimiter: str) -> DataError | None:
                 if len(row) != width:
                     quote = "; is a quotation mark left open?" if any("\n" in cell for cell in row) else ""
                     return DataError(
-                        f"{path}, row {number} (line {reader.line_num}): {len(row)} cells where the header has "
-                        f"{width}: fix that line (a cell with {delimiter!r} in it needs quotation marks){quote}"
+                        f"{path}, row {number} (line {reader.line_num}): {len(row)} cells where the header "
+                        f"has {width}: fix that line (a cell with {delimiter!r} in it needs quotation marks)"
+                        f"{quote}"
                     )
         except csv.Error as error:
             return DataError(f"{path}, line {reader.line_num}: {error}")

@@ -67,7 +67,7 @@ def _to_pandas(table: pa.Table, source: Any) -> Any:
 def _to_polars(table: pa.Table, source: Any) -> Any:
     import polars
 
-    frame = polars.from_arrow(table.replace_schema_metadata(None))
+    frame: Any = polars.from_arrow(table.replace_schema_metadata(None))
     if source is None:
         return frame
     for name, dtype in source.schema.items():

@@ -1,4 +1,4 @@
-"""From codes back to cells: types, dates, categories and constants restored, observed cells left as they were."""
+"""From codes back to cells: types, dates, categories and constants restored, observed cells untouched."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def decode(
 ) -> pa.Table:
     """Rows of codes (n, d) as a table with the columns, order and types of training; NaN is a missing cell.
 
-    `like` is the table that the codes came from: where `observed` (by default: where it has a value) its own cell is
-    kept untouched, its order and its other columns too. Integers are rounded, never clipped to the range of
-    training.
+    `like` is the table that the codes came from: where `observed` (by default: where it has a value) its own
+    cell is kept untouched, its order and its other columns too. Integers are rounded, never clipped to the
+    range of training.
     """
     values = np.asarray(values)
     if values.ndim != 2 or values.shape[1] != len(schema.variables):

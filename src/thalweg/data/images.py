@@ -16,8 +16,8 @@ _GREY = ("1", "L")
 def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """(n, h, w) uint8 where every picture is grey, else (n, h, w, 3), in the order of their names.
 
-    Pictures in subfolders (and none beside them) take the subfolder's name as label. Raises `DataError` naming
-    the picture that does not open or has another size.
+    Pictures in subfolders (and none beside them) take the subfolder's name as label. Raises `DataError`
+    naming the picture that does not open or has another size.
     """
     paths, labels = _pictures(folder), None
     if not paths:

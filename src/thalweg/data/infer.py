@@ -115,13 +115,13 @@ def _levels(
         raise DataError(f"{here}: {count} different values cannot be binary: say categorical")
     if count > MOST_LEVELS:
         raise DataError(
-            f"{here}: {count:,} different values are too many categories (at most {MOST_LEVELS:,}), it looks like "
-            f"an identifier or free text: leave it out with --drop {name} (drop=[{name!r}]), or group its values"
+            f"{here}: {count:,} different values are too many categories (at most {MOST_LEVELS:,}), it looks "
+            f"like an identifier or free text: drop it with --drop {name} (drop=[{name!r}]), or group values"
         )
     filled = rows - missing
     if decided not in ("categorical", "binary") and filled > _IDENTIFIER_ROWS and count > filled / 2:
         raise DataError(
-            f"{here}: {count:,} different values in {filled:,} cells look like an identifier: leave it out with "
+            f"{here}: {count:,} different values in {filled:,} cells look like an identifier: drop it with "
             f"--drop {name} (drop=[{name!r}]), or keep it with --kind {name}=categorical"
         )
     kind = "constant" if count == 1 else "binary" if count == 2 else "categorical"
@@ -137,8 +137,8 @@ def _measured(
     low, high = ((int(v) + values.bias if whole else float(v)) for v in (distinct[0], distinct[-1]))
     if kind == "integer" and high - low > LARGEST_INTEGER_RANGE:
         raise DataError(
-            f"{here}: its values range over {high - low:,}, more than the {LARGEST_INTEGER_RANGE:,} that are counted "
-            "one by one: say continuous"
+            f"{here}: its values range over {high - low:,}, more than the {LARGEST_INTEGER_RANGE:,} that are "
+            "counted one by one: say continuous"
         )
     column = ColumnSchema(name, kind, "null", whole, minimum=low, maximum=high, missing=missing)  # type: ignore[arg-type]
     center, std = _moments(values.less(column.origin))
@@ -167,7 +167,7 @@ def _refuse_collapse(column: ColumnSchema, distinct: Cells, here: str) -> None:
     codes = len(np.unique(column.encode(sample).astype(np.float32))) if usable else 0
     if codes < 0.9 * different:
         raise DataError(
-            f"{here}: its values range from {column.minimum} to {column.maximum}, so far apart that most others "
+            f"{here}: its values range from {column.minimum} to {column.maximum}, so far apart that others "
             "become equal in 32 bits: take logarithms, correct the extreme values, or leave it out with "
             f"--drop {column.name} (drop=[{column.name!r}])"
         )

@@ -11,7 +11,7 @@ from thalweg.data.types import is_number, is_temporal, is_text
 
 
 def places(column: ColumnSchema, cells: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The level index of each cell (0 where none), which are known, and which hold a value that is no level."""
+    """The level of each cell (0 where none), which are known, and which hold a value that is no level."""
     levels = column.level_values
     if is_text(cells.type):
         cells = clean(cells) if not is_text(levels.type) else cells

@@ -29,10 +29,10 @@ KINDS = ("continuous", "integer", "categorical", "binary", "datetime")
 def load(source: Any, *, drop: Iterable[str] = (), kinds: Mapping[str, str] | None = None) -> Dataset:
     """A data set from a file, a folder of images, a dataframe, an array or a built-in name.
 
-    `drop` leaves columns out; `kinds` decides what a column is: `continuous`, `integer`, `categorical`, `binary` or
-    `datetime`. A path may be CSV, TSV, Parquet, Arrow, Feather, .npy, .npz (`file.npz::key` for one array), idx
-    (plain or .gz) or a folder of PNG or JPEG images of one size. Raises `DataError` naming file, column, row and
-    remedy.
+    `drop` leaves columns out; `kinds` decides what a column is: `continuous`, `integer`, `categorical`,
+    `binary` or `datetime`. A path may be CSV, TSV, Parquet, Arrow, Feather, .npy, .npz (`file.npz::key` for
+    one array), idx (plain or .gz) or a folder of PNG or JPEG images of one size. Raises `DataError` naming
+    file, column, row and remedy.
     """
     kinds = dict(kinds or {})
     drop = [drop] if isinstance(drop, str) else list(drop)
@@ -71,8 +71,8 @@ def _check_types(dataset: Dataset) -> None:
     for column in dataset.table.schema:
         if not is_supported(column.type):
             raise DataError(
-                f"{dataset.name}, column {column.name!r}: cells of type {column.type} are not numbers, text or dates: "
-                f"leave the column out with --drop {column.name} (drop=[{column.name!r}])"
+                f"{dataset.name}, column {column.name!r}: cells of type {column.type} are not numbers, text "
+                f"or dates: leave the column out with --drop {column.name} (drop=[{column.name!r}])"
             )
 
 
@@ -167,8 +167,8 @@ def _frame(source: Any) -> Dataset:
         frame = nw.from_native(source)
     except TypeError as error:
         raise DataError(
-            f"{type(source).__name__} is not something to load rows from: give a dataframe (pandas, polars, pyarrow), "
-            f"a NumPy array, a built-in name, or a path to {FORMATS}"
+            f"{type(source).__name__} is not something to load rows from: give a dataframe (pandas, polars, "
+            f"pyarrow), a NumPy array, a built-in name, or a path to {FORMATS}"
         ) from error
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()

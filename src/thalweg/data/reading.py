@@ -1,4 +1,4 @@
-"""The boundary to other people's bytes: whatever a decoder raises becomes one `DataError` that names the file."""
+"""The boundary to other people's bytes: what a decoder raises becomes one `DataError` naming the file."""
 
 import warnings
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """Encoded rows: what an energy sees of a table."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, index) -> "Rows":
+    def __getitem__(self, index: Any) -> "Rows":
         return Rows(self.values[index], self.observed[index], self.unseen[index])
 
     @property
     def complete(self) -> np.ndarray:
         """Which rows have every cell."""
-        return self.observed.all(axis=1)
+        return np.asarray(self.observed.all(axis=1))

@@ -1,26 +1,25 @@
 """The schema: what the columns of a table are, and the way from cells to codes and back."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
+from thalweg.data.codec import encode
 from thalweg.data.column import ColumnSchema
 from thalweg.data.dataset import Dataset
+from thalweg.data.decode import cells_of, decode
 from thalweg.data.infer import infer_column
 from thalweg.data.load import near_name
 from thalweg.data.rows import Rows
+from thalweg.data.wire import schema_from_dict, schema_to_dict
+from thalweg.energy.spaces import Column, Record
 from thalweg.errors import DataError, SettingsError
-
-if TYPE_CHECKING:
-    from thalweg.energy.spaces import Column, Record
 
 _FEW_VALUES = 256
 _EVEN = 64
@@ -28,7 +27,7 @@ _EVEN = 64
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a table of `rows` rows, the image `grid` that the first of them form, and the `target`."""
+    """The columns of a table of `rows` rows, the image `grid` that the first ones form, and the `target`."""
 
     columns: tuple[ColumnSchema, ...]
     rows: int
@@ -36,19 +35,19 @@ class Schema:
     target: str | None = None
 
     @classmethod
-    def infer(cls, dataset: Dataset, target: str | None = None) -> Schema:
+    def infer(cls, dataset: Dataset, target: str | None = None) -> "Schema":
         """What each column of `dataset` is.
 
-        Raises `DataError` for fewer than two rows, nothing but constants, an absent or constant target, infinite
-        values, text that looks like an identifier and numbers that float32 cannot tell apart.
+        Raises `DataError` for fewer than two rows, nothing but constants, an absent or constant target,
+        infinite values, text that looks like an identifier and numbers that float32 cannot tell apart.
         """
         names = dataset.table.column_names
         if target is not None and target not in names:
             raise DataError(f"{dataset.name} has no column {target!r} to predict: {near_name(target, names)}")
         if len(dataset) < 2:
             raise DataError(
-                f"{dataset.name} has {len(dataset)} row: an energy is learned from at least 2 rows, because one "
-                "does not show what varies"
+                f"{dataset.name} has {len(dataset)} row, which does not show what varies: an energy is "
+                "learned from at least 2 rows"
             )
         columns = tuple(
             infer_column(
@@ -84,8 +83,6 @@ class Schema:
     @cached_property
     def space(self) -> Record:
         """The record space of the codes; its grid is () where a pixel is constant, and so not in it."""
-        from thalweg.energy.spaces import Record
-
         pixels = self.columns[: math.prod(self.grid)] if self.grid else ()
         whole_image = all(column.kind != "constant" for column in pixels)
         return Record(tuple(map(_space_column, self.variables)), self.grid if whole_image else ())
@@ -99,8 +96,6 @@ class Schema:
         partial: bool = False,
     ) -> Rows:
         """Cells as codes: see `thalweg.data.codec.encode`."""
-        from thalweg.data.codec import encode
-
         return encode(self, table, first_row=first_row, name=name, partial=partial)
 
     def decode(
@@ -111,24 +106,20 @@ class Schema:
         like: pa.Table | None = None,
     ) -> pa.Table:
         """Codes as cells: see `thalweg.data.decode.decode`."""
-        from thalweg.data.decode import decode
-
         return decode(self, values, observed=observed, like=like)
 
-    def decode_column(self, index: int, codes: Float[np.ndarray, n]) -> pa.Array:
+    def decode_column(self, index: int, codes: Float[np.ndarray, "n"]) -> pa.Array:
         """Codes of one column of the space as cells of its own type."""
-        from thalweg.data.decode import cells_of
-
         return cells_of(self.variables[index], np.asarray(codes)).combine_chunks()
 
-    def number(self, index: int, codes: Float[np.ndarray, n]) -> Float[np.ndarray, n]:
-        """Codes of a number column in the user's units, not rounded; a date counts from the epoch in its own unit."""
+    def number(self, index: int, codes: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """Codes of a number column in the user's units, not rounded; a date is a count of its own unit."""
         column = self.variables[index]
         codes = np.asarray(codes, np.float64)
         delta = codes if column.kind == "integer" else codes * column.std + column.center
         return float(column.origin) + delta
 
-    def candidates(self, index: int) -> Float[np.ndarray, v]:
+    def candidates(self, index: int) -> Float[np.ndarray, "v"]:
         """Codes of one column of the space worth trying: every value where there are at most 256, else the 65
         quantiles of training and an even grid over its range, at most 129 in all, sorted."""
         column = self.variables[index]
@@ -139,28 +130,22 @@ class Schema:
         codes = np.concatenate([quantiles, even if column.is_real else np.rint(even)])
         return np.unique(codes.astype(np.float32))
 
-    def log_units(self, observed: Bool[np.ndarray, "n d"]) -> Float[np.ndarray, n]:
-        r"""\(\sum_{observed\ real} \log unit\): added to an energy in codes it gives nats in the user's units."""
+    def log_units(self, observed: Bool[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+        r"""\(\sum_{observed\ real} \log unit\): added to an energy in codes, nats in the user's units."""
         units = np.array([math.log(column.std) if column.is_real else 0.0 for column in self.variables])
         return np.asarray(observed, np.float64) @ units
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, exact."""
-        from thalweg.data.wire import schema_to_dict
-
         return schema_to_dict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Schema:
+    def from_dict(cls, content: Mapping[str, Any]) -> "Schema":
         """The schema in plain JSON, every part of it checked; raises `DataError`."""
-        from thalweg.data.wire import schema_from_dict
-
         return schema_from_dict(content)
 
 
 def _space_column(column: ColumnSchema) -> Column:
-    from thalweg.energy.spaces import Column
-
     if column.has_levels:
         return Column(column.name, "categorical", size=column.size)
     if column.kind == "integer":

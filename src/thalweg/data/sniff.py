@@ -45,8 +45,7 @@ def format_of(path: Path) -> str:
         if suffix in suffixes:
             return format_
     if (
-        (suffix in (".idx", ".gz")
-        and not name.endswith((".csv.gz", ".tsv.gz")))
+        (suffix in (".idx", ".gz") and not name.endswith((".csv.gz", ".tsv.gz")))
         or "ubyte" in name
         or "-idx" in name
     ):

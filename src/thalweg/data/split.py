@@ -10,8 +10,8 @@ from thalweg.errors import SettingsError
 def split(n: int, fractions: Sequence[float], *, seed: int) -> tuple[np.ndarray, ...]:
     """Disjoint random sets of row indices, each sorted, of sizes `fractions` of `n` (rounded cumulatively).
 
-    The same `n`, `fractions` and `seed` give the same sets everywhere (PCG64). Raises `SettingsError` for negative
-    fractions or a sum above 1.
+    The same `n`, `fractions` and `seed` give the same sets everywhere (PCG64). Raises `SettingsError` for
+    negative fractions or a sum above 1.
     """
     shares = np.asarray(fractions, np.float64)
     if shares.ndim != 1 or not np.all(np.isfinite(shares)) or np.any(shares < 0) or shares.sum() > 1 + 1e-9:

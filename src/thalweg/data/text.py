@@ -1,6 +1,7 @@
 """Cells of text and what they say: missing, whole numbers, numbers, dates, booleans or categories."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ _CODE = r"^[+-]?0[0-9xX]"
 _MOSTLY = 0.9
 _FEW = 20
 
-Text = pa.ChunkedArray
+Text: TypeAlias = pa.ChunkedArray
 
 
 def clean(column: Text) -> Text:
@@ -32,10 +33,10 @@ def clean_table(table: pa.Table) -> pa.Table:
 
 
 def typed(column: Text, name: str, *, kind: str | None, where: str) -> pa.ChunkedArray:
-    """Clean text as the narrowest of int64, uint64, double, date, timestamp, bool and text that holds it exactly.
+    """Clean text as the first of int64, uint64, double, date, timestamp, bool and text that it fits.
 
-    `kind` is what the user decided, if anything. Raises `DataError` naming `where`, the column, the row and the
-    word for a column of numbers with a few words in it.
+    `kind` is what the user decided, if anything. Raises `DataError` naming `where`, the column, the row and
+    the word for a column of numbers with a few words in it.
     """
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column))])
@@ -76,8 +77,8 @@ def as_dates(
         return found
     row = _first_failure(column, lambda part: _dates(part) is not None)
     raise error(
-        f"{where}, column {name!r}, row {first_row + row + 1}: {column[row].as_py()!r} is not an ISO date or time "
-        "(2026-01-31 or 2026-01-31T12:30:00): fix the cell, or leave it empty"
+        f"{where}, column {name!r}, row {first_row + row + 1}: {column[row].as_py()!r} is not an ISO date or "
+        "time (2026-01-31 or 2026-01-31T12:30:00): fix the cell, or leave it empty"
     )
 
 
@@ -135,7 +136,7 @@ def _refuse_words_among_numbers(column: Text, name: str, where: str) -> None:
     if row < 0 or pc.any(pc.match_substring_regex(column, _CODE)).as_py():
         return
     raise DataError(
-        f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} is not a number, and {share:.1%} of the "
-        f"column are: fix the cell (empty means missing), or say --kind {name}=categorical "
+        f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} is not a number, and {share:.1%} "
+        f"of the column are: fix the cell (empty means missing), or say --kind {name}=categorical "
         f"(kinds={{{name!r}: 'categorical'}})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import fields
@@ -31,7 +32,7 @@ def schema_to_dict(schema: Schema) -> dict[str, Any]:
 
 
 def schema_from_dict(content: Mapping[str, Any]) -> Schema:
-    """The schema, once every part of it has been checked; raises `DataError` naming the part that is wrong."""
+    """The schema, once all of it has been checked; raises `DataError` naming the part that is wrong."""
     from thalweg.data.schema import Schema
 
     _check(isinstance(content, Mapping), "it is not an object")
@@ -126,7 +127,7 @@ def _check_measured(column: ColumnSchema, type_: pa.DataType, here: str) -> None
         f"{here}not {QUANTILES} finite quantiles",
     )
     _check(
-        all(a <= b for a, b in zip(quantiles, quantiles[1:], strict=False)),
+        all(a <= b for a, b in itertools.pairwise(quantiles)),
         f"{here}its quantiles are not sorted",
     )
     _check(quantiles[0] < quantiles[-1], f"{here}its quantiles are all equal")

@@ -23,9 +23,9 @@ _SPECIAL = {",": r'[",\r\n]', "\t": r'["\t\r\n]'}
 class Writer:
     """A context manager whose `write` appends a table; the suffix of `path` chooses the format.
 
-    CSV, TSV, Parquet, Arrow and Feather are written as the pieces come; .npy needs numbers only, and holds them
-    in memory until the end. Raises `OutputError` for an unknown suffix, an existing `path` without `force`,
-    pieces that differ in their columns, and a full disk.
+    CSV, TSV, Parquet, Arrow and Feather are written as the pieces come; .npy needs numbers only, and holds
+    them in memory until the end. Raises `OutputError` for an unknown suffix, an existing `path` without
+    `force`, pieces that differ in their columns, and a full disk.
     """
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
