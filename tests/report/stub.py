@@ -1,4 +1,4 @@
-"""A model with closed forms and no training: a Gaussian over the codes of a table, behind the face of `Model`."""
+"""A model with closed forms and no training: a Gaussian over the codes of a table, with the face of `Model`."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -75,7 +75,9 @@ def _described(name: str, cells) -> SimpleNamespace:
         kind = "categorical" if text else "integer" if isinstance(known[0], int) else "continuous"
     levels = tuple(distinct) if text or kind == "constant" else ()
     numbers = [0.0, 1.0] if text else known
-    return SimpleNamespace(name=name, kind=kind, levels=levels, minimum=min(numbers), maximum=max(numbers), known=known)
+    return SimpleNamespace(
+        name=name, kind=kind, levels=levels, minimum=min(numbers), maximum=max(numbers), known=known
+    )
 
 
 def _coded(column) -> Column:
@@ -88,7 +90,7 @@ def _coded(column) -> Column:
 
 @dataclass
 class StubModel:
-    """F(y) = (y - mean)' P (y - mean) / 2 + constant over codes; a missing cell is put at its conditional mean."""
+    """F(y) = (y - mean)' P (y - mean) / 2 + constant over codes; a missing cell is its conditional mean."""
 
     table: pa.Table
     name: str = "wine"
@@ -109,22 +111,30 @@ class StubModel:
         self.mean = codes[train].mean(axis=0)
         spread = np.array([max(column.spread, 0.3) for column in self.schema.space.columns])
         self.covariance = np.cov(codes[train], rowvar=False) + np.diag(0.1 * spread**2)
-        self.calibration = SimpleNamespace(rows=rows[held_out], energies=np.sort(self._energy(codes[held_out])))
+        self.calibration = SimpleNamespace(
+            rows=rows[held_out], energies=np.sort(self._energy(codes[held_out]))
+        )
         if not self.evidence:
             low, high = codes.min(axis=0), codes.max(axis=0)
             noise = rng.uniform(low, high, (400, len(low)))
             sets = {"train": codes[train], "held-out": codes[held_out], "uniform noise": noise}
             self.evidence = {"energies": {k: self._energy(v)[:1000].tolist() for k, v in sets.items()}}
         self.history = [
-            {"step": s, "loss": 40 + 60 * np.exp(-s / 300), "held_out": 44 + 58 * np.exp(-s / 320) + s**2 / 4e6}
+            {
+                "step": s,
+                "loss": 40 + 60 * np.exp(-s / 300),
+                "held_out": 44 + 58 * np.exp(-s / 320) + s**2 / 4e6,
+            }
             for s in range(0, 3001, 50)
         ]
         self.card = {
             "data": self.name, "rows": len(order), "columns": len(self.schema.columns), "recipe": self.recipe,
-            "title": "Gaussian for tests", "code": "A1", "formula": "F(y) = ½ (y − μ)ᵀ Σ⁻¹ (y − μ) + ½ log |2πΣ|",
+            "title": "Gaussian for tests", "code": "A1",
+            "formula": "F(y) = ½ (y − μ)ᵀ Σ⁻¹ (y − μ) + ½ log |2πΣ|",
             "paper": "Gauss (1809), Theoria motus", "settings": self.settings, "seed": 0, "seconds": 12.34,
             "memory_mb": 812, "status": "stopped early", "created": "2026-01-01T00:00:00+00:00",
-            "split": {"train": len(train), "calibration": len(held_out)}, "platform": "Linux x86_64, 2 cores, cpu",
+            "split": {"train": len(train), "calibration": len(held_out)},
+            "platform": "Linux x86_64, 2 cores, cpu",
             "versions": {"python": "3.11.9", "jax": "0.10.2", "thalweg": "0.1.0"},
         }  # fmt: skip
 
@@ -138,7 +148,9 @@ class StubModel:
         for i, known in enumerate(rows.observed):
             if known.all():
                 continue
-            gain = self.covariance[np.ix_(~known, known)] @ np.linalg.pinv(self.covariance[np.ix_(known, known)])
+            gain = self.covariance[np.ix_(~known, known)] @ np.linalg.pinv(
+                self.covariance[np.ix_(known, known)]
+            )
             codes[i, ~known] = self.mean[~known] + gain @ (codes[i, known] - self.mean[known])
             if rng is not None:
                 rest = self.covariance[np.ix_(~known, ~known)] - gain @ self.covariance[np.ix_(known, ~known)]

@@ -54,7 +54,7 @@ def score(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Which rows are odd: energy, p-value against held-out rows, and a flag at the false-alarm rate asked for."""
+    """Which rows are odd: energy, p-value against held-out rows, a flag at the false-alarm rate asked for."""
     asked = _asked("score", model, data, out, force, json, quiet)
     flagged = 0
 

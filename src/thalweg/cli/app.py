@@ -28,8 +28,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="CSV, TSV, Parquet, Arrow, .npy, .npz (file.npz::key), idx, a folder of images, or a built-in name "
-        "such as digits, wine, two_moons.",
+        help="CSV, TSV, Parquet, Arrow, .npy, .npz (file.npz::key), idx, a folder of images, or a "
+        "built-in name such as digits, wine, two_moons.",
     ),
 ]
 Out = Annotated[

@@ -16,7 +16,7 @@ _ENDINGS = {".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".npy", ".
 
 
 def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
-    """`["a=1", "b=x=y"]` as `{"a": "1", "b": "x=y"}`; a usage error names the one without a name or a value."""
+    """`["a=1", "b=x=y"]` as `{"a": "1", "b": "x=y"}`; a usage error names the one that is not."""
     found: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -44,7 +44,7 @@ def refuse_existing(path: str | os.PathLike, force: bool) -> None:
 
 
 def data_name(source: str) -> str:
-    """What to call a source: `wine` for `wine`, `sales` for `data/sales.csv.gz`, `mnist-x` for `mnist.npz::x`."""
+    """What to call a source: `sales` for `data/sales.csv.gz`, `mnist-x` for `mnist.npz::x`."""
     path, _, key = source.partition("::")
     name = Path(os.path.abspath(path)).name
     while Path(name).suffix.lower() in _ENDINGS and Path(name).stem:

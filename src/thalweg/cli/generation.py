@@ -63,7 +63,7 @@ def report(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """One self-contained page: curves, energies, calibration, samples, completions, the worst rows and why."""
+    """One self-contained page: curves, energies, calibration, samples, guesses, the worst rows and why."""
     output = Output("report", json=json, quiet=quiet)
     refuse_existing(out, force)
     with output.working("report"):

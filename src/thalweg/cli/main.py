@@ -25,7 +25,7 @@ UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ =
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status; never a traceback unless `THALWEG_TRACEBACK` is set."""
+    """Run one command line and return its exit status; no traceback unless `THALWEG_TRACEBACK` is set."""
     if "_THALWEG_COMPLETE" in os.environ:  # the shell asks for completions: typer's own business
         return in_order(app)() or OK
     args = list(sys.argv[1:] if args is None else args)

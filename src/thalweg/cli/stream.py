@@ -26,7 +26,7 @@ class Asked:
 
 @dataclass
 class Answered:
-    """What came of it: the first rows of the answer, the source's rows, and every answer if `--json` wants them."""
+    """What came of it: the first rows, the counts of rows, and every answer where `--json` wants them."""
 
     model: Any
     rows: int = 0

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import AsinhLocator, LogLocator
 
 from thalweg.report.judge import flag_band
-from thalweg.report.style import FIRST, INK, MUTED, SECOND, THIRD, drawing, panels, plain
+from thalweg.report.style import FIRST, INK, MUTED, SECOND, THIRD, drawing, panels, plain, plain_ticks
 
 _COLOURS = {"train": FIRST, "held-out": SECOND, "uniform noise": THIRD}
 
@@ -57,7 +58,9 @@ def energy_histogram(energies: Mapping[str, Sequence[float]], unit: str) -> Figu
     finite = {name: values for name, values in finite.items() if len(values)}
     everything = np.concatenate(list(finite.values()))
     scale = _wide_scale(axes, everything, finite.get("held-out", everything))
-    edges = scale.inverted().transform(np.linspace(*scale.transform([everything.min(), everything.max()]), 49))
+    edges = scale.inverted().transform(
+        np.linspace(*scale.transform([everything.min(), everything.max()]), 49)
+    )
     edges = np.unique(edges) if everything.max() > everything.min() else everything[0] + np.array([-0.5, 0.5])
     for name, values in finite.items():
         weights = np.full(len(values), 100 / len(values))
@@ -80,13 +83,14 @@ def _wide_scale(axes: Axes, everything: np.ndarray, centre: np.ndarray):
     if np.ptp(everything) > 30 * spread:
         width = max(spread, 1e-3 * float(np.abs(everything).max()))
         axes.set_xscale("asinh", linear_width=width)
-        axes.tick_params(axis="x", labelrotation=30)
+        plain_ticks(axes.xaxis)
+        axes.xaxis.set_major_locator(AsinhLocator(width, numticks=6))
     return axes.xaxis.get_transform()
 
 
 @drawing
 def calibration_curve(p_values: Mapping[str, Sequence[float]], calibrated: int) -> Figure:
-    """The share of rows flagged at each false-alarm rate asked for; rows like the held-out ones follow the line.
+    """The share of rows flagged at each false-alarm rate; rows like the held-out ones follow the line.
 
     The band holds 95 % of such curves (`judge.flag_band`), for as many rows as the first set has.
     """
@@ -102,26 +106,23 @@ def calibration_curve(p_values: Mapping[str, Sequence[float]], calibrated: int) 
         axes.step(rates, shares, color=_COLOURS.get(name, colour), label=plain(name), where="post")
     axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest / 2, 1.4))
     axes.set(xlabel="false-alarm rate asked for, α", ylabel="share of rows with p ≤ α")
-    axes.legend(loc="lower right")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(10, subs=(1, 3)))
+        plain_ticks(axis, percent=True)
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
 @drawing
-def marginals(columns: Sequence[Any], real: list[np.ndarray], drawn: list[np.ndarray]) -> Figure:
-    """Each column's values in the data (bars) and in the model's draws (line)."""
-    across = min(len(columns), 2)
-    down = -(-len(columns) // across)
-    figure, axes = panels(down, across, height=0.4 + 1.65 * down)
-    for place, column, truth, guess in zip(axes, columns, real, drawn, strict=False):
-        if column.kind in ("categorical", "binary"):
-            _compare_levels(place, [plain(v, 12) for v in column.levels], truth, guess)
-        else:
-            _compare_numbers(place, truth, guess)
-        place.set_title(plain(column.name))
-    for spare in axes[len(columns) :]:
-        spare.set_axis_off()
-    axes[0].legend(loc="best")
-    figure.supylabel("rows (%)", color=MUTED, fontsize=9)
+def marginal(column: Any, real: np.ndarray, drawn: np.ndarray) -> Figure:
+    """One column's values in the data (filled) and in the model's draws (line)."""
+    figure, [axes] = panels(width=3.4, height=2.2)
+    if column.kind in ("categorical", "binary"):
+        _compare_levels(axes, [plain(level, 12) for level in column.levels], real, drawn)
+    else:
+        _compare_numbers(axes, real, drawn)
+    axes.set_title(plain(column.name))
+    axes.set_ylabel("rows (%)")
     return figure
 
 
@@ -129,30 +130,36 @@ def _compare_numbers(axes: Axes, real: np.ndarray, drawn: np.ndarray) -> None:
     low, high = np.quantile(np.concatenate([real, drawn]), [0.002, 0.998])
     edges = np.linspace(low, high if high > low else low + 1, 21)
     share = [np.full(len(values), 100 / max(len(values), 1)) for values in (real, drawn)]
-    axes.hist(real, edges, weights=share[0], color=FIRST, alpha=0.35, label="data")
-    axes.hist(drawn, edges, weights=share[1], histtype="step", color=SECOND, linewidth=1.6, label="drawn")
+    axes.hist(real, edges, weights=share[0], color=FIRST, alpha=0.35)
+    axes.hist(drawn, edges, weights=share[1], histtype="step", color=SECOND, linewidth=1.6)
 
 
-def _compare_levels(axes: Axes, levels: list[str], real: np.ndarray, drawn: np.ndarray, most: int = 10) -> None:
+def _compare_levels(
+    axes: Axes, levels: list[str], real: np.ndarray, drawn: np.ndarray, most: int = 10
+) -> None:
     counts = [100 * np.bincount(v.astype(int), minlength=len(levels)) / max(len(v), 1) for v in (real, drawn)]
     shown = np.sort(np.argsort(-counts[0], kind="stable")[:most])
     places = np.arange(len(shown))
-    axes.bar(places, counts[0][shown], color=FIRST, alpha=0.35, label="data")
-    axes.plot(places, counts[1][shown], "_", color=SECOND, markersize=14, markeredgewidth=2, label="drawn")
+    axes.bar(places, counts[0][shown], color=FIRST, alpha=0.35)
+    axes.plot(places, counts[1][shown], "_", color=SECOND, markersize=14, markeredgewidth=2)
     axes.set_xticks(places, [levels[i] for i in shown], rotation=30 if len(shown) > 4 else 0)
     axes.grid(False, axis="x")
 
 
 @drawing
-def scatter(names: tuple[str, str], real: Float[np.ndarray, "n 2"], drawn: Float[np.ndarray, "m 2"]) -> Figure:
-    """Two columns against each other: the data on the left, the model's draws on the right, on the same axes."""
+def scatter(
+    names: tuple[str, str], real: Float[np.ndarray, "n 2"], drawn: Float[np.ndarray, "m 2"]
+) -> Figure:
+    """Two columns against each other: the data on the left, the draws on the right, on the same axes."""
     figure, (left, right) = panels(1, 2, height=2.7)
     both = np.concatenate([real, drawn])
     low, high = np.quantile(both, 0.005, axis=0), np.quantile(both, 0.995, axis=0)
     margin = 0.06 * np.where(high > low, high - low, 1)
     for axes, points, title, colour in ((left, real, "data", FIRST), (right, drawn, "drawn", SECOND)):
         axes.scatter(*points.T, s=7, color=colour, alpha=0.55, linewidths=0)
-        axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        axes.set(
+            xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1])
+        )
         axes.set_title(title)
         axes.set_xlabel(plain(names[0]))
     left.set_ylabel(plain(names[1]))
@@ -161,13 +168,13 @@ def scatter(names: tuple[str, str], real: Float[np.ndarray, "n 2"], drawn: Float
 
 
 @drawing
-def guesses(truth: Float[np.ndarray, "n"], guess: Float[np.ndarray, "n"], inside: Bool[np.ndarray, "n"]) -> Figure:
+def guesses(truth: Float[np.ndarray, "n"], guess: Float[np.ndarray, "n"]) -> Figure:
     """Hidden cells: the truth against the best guess, both in deviations from the column's mean."""
     figure, [axes] = panels()
     low, high = np.quantile(np.concatenate([truth, guess]), [0.005, 0.995])
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="exact")
     axes.axhline(0, color=MUTED, linewidth=0.8, label="the column's mean")
-    axes.scatter(truth[inside], guess[inside], s=9, color=SECOND, alpha=0.5, linewidths=0)
+    axes.scatter(truth, guess, s=9, color=SECOND, alpha=0.5, linewidths=0)
     axes.set(xlabel="truth (standard deviations)", ylabel="guess (standard deviations)")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper right", ncols=2)
     return figure

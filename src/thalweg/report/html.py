@@ -9,19 +9,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a title that says what to see, what to know to read it, and finished HTML."""
+    """A part of the page: a title that says what to see, what to know to read it, and finished HTML.
+
+    `body` goes below the reading, `beside` to the right of both where the page is wide enough, `below` across
+    the whole width.
+    """
 
     anchor: str
     name: str
     title: str
     reading: str
     body: str
+    beside: str = ""
+    below: str = ""
 
     def html(self) -> str:
-        return (
-            f'<section id="{self.anchor}"><p class="name">{escape(self.name)}</p><h2>{escape(self.title)}</h2>'
-            f'<p class="reading">{escape(self.reading)}</p>{self.body}</section>'
+        text = (
+            f'<p class="name">{escape(self.name)}</p><h2>{escape(self.title)}</h2>'
+            f'<p class="reading">{escape(self.reading)}</p>{self.body}'
         )
+        inner = f'<div class="pair"><div>{text}</div><div>{self.beside}</div></div>' if self.beside else text
+        return f'<section id="{escape(self.anchor)}">{inner}{self.below}</section>'
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric: Se
     kinds = ['class="n"' if heading in numeric else "" for heading in headings]
     head = "".join(f"<th {kind}>{escape(text)}</th>" for kind, text in zip(kinds, headings, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td {k}>{_cell(v)}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td {k}>{_cell(v)}</td>" for k, v in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -67,7 +76,9 @@ def _cell(value: Any) -> str:
 
 def facts(pairs: Mapping[str, Any]) -> str:
     """A list of what and how much."""
-    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{_fact(v)}</dd></div>" for k, v in pairs.items() if v is not None)
+    rows = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{_fact(v)}</dd></div>" for k, v in pairs.items() if v is not None
+    )
     return f'<dl class="facts">{rows}</dl>'
 
 
@@ -82,7 +93,8 @@ def _fact(value: Any) -> str:
 def tiles(pairs: Mapping[str, tuple[str, str]]) -> str:
     """The few numbers to read first: name -> (number, what it is)."""
     cells = (
-        f'<div class="tile"><p class="name">{escape(name)}</p><p class="big">{escape(big)}</p><p>{escape(small)}</p></div>'
+        f'<div class="tile"><p class="name">{escape(name)}</p><p class="big">{escape(big)}</p>'
+        f"<p>{escape(small)}</p></div>"
         for name, (big, small) in pairs.items()
     )
     return f'<div class="tiles">{"".join(cells)}</div>'
@@ -97,11 +109,6 @@ def figure(picture: str, caption: str = "") -> str:
     """A picture and the line below it."""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="plot">{picture}{below}</figure>'
-
-
-def side_by_side(*parts: str) -> str:
-    """Parts that stand next to each other where there is room."""
-    return f'<div class="pair">{"".join(parts)}</div>'
 
 
 def bar(value: float, largest: float) -> Raw:

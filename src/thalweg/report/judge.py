@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 
 def p_values(energies, calibration) -> Float[np.ndarray, "n"]:
-    r"""Split conformal p-values \((1 + \#\{c_i \ge F\}) / (m + 1)\) of energies against `m` sorted held-out ones.
+    r"""Split conformal p-values \((1 + \#\{c_i \ge F\}) / (m + 1)\) against `m` sorted held-out energies.
 
     Vovk, Gammerman & Shafer (2005), *Algorithmic learning in a random world*.
     """
@@ -42,7 +42,7 @@ def _beta_binomial_interval(n: int, a: int, b: int, mass: float) -> tuple[int, i
 
 
 def most_related(codes: Float[np.ndarray, "n d"], count: int) -> list[int]:
-    """The `count` columns most correlated with some other one, most first: where a model has most to get right."""
+    """The `count` columns most correlated with another one, most first: the hardest for a model."""
     if codes.shape[1] <= 1 or len(codes) < 3:
         return list(range(min(count, codes.shape[1])))
     with np.errstate(invalid="ignore", divide="ignore"):

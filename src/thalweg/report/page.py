@@ -13,7 +13,11 @@ from thalweg.report.rows import look_at
 
 
 def write_report(
-    model: Any, path: Path | str, data: Any = None, force: bool = False, extra_sections: Sequence[Section] = ()
+    model: Any,
+    path: Path | str,
+    data: Any = None,
+    force: bool = False,
+    extra_sections: Sequence[Section] = (),
 ) -> Path:
     """Write one HTML page about a model, and about the rows of `data` (a `Dataset`) if given.
 
@@ -44,7 +48,12 @@ def page(model: Any, data: Any = None, extra_sections: Sequence[Section] = ()) -
     ]
     shown = [part for part in parts if isinstance(part, Section)]
     left_out = [part for part in parts if isinstance(part, LeftOut)]
-    body = training.headline(model) + _contents(shown) + "".join(part.html() for part in shown) + _absent(left_out)
+    body = (
+        training.headline(model)
+        + _contents(shown)
+        + "".join(part.html() for part in shown)
+        + _absent(left_out)
+    )
     return _document(f"{model.recipe} on {model.card.get('data', 'data')}: Thalweg report", body)
 
 

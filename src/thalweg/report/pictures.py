@@ -50,7 +50,9 @@ def data_uri(image: Float[np.ndarray, "h w c"]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def heat(release: Float[np.ndarray, "h w c"], under: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
+def heat(
+    release: Float[np.ndarray, "h w c"], under: Float[np.ndarray, "h w c"]
+) -> Float[np.ndarray, "h w 3"]:
     """Energy that each pixel would release, glowing over a dim copy of the image."""
     warmth = np.nan_to_num(release).clip(0).sum(axis=-1)
     glow = colormaps["inferno"](warmth / (warmth.max() or 1.0))[..., :3]
@@ -66,4 +68,5 @@ def strips(headings: list[str], rows: list[list[str]]) -> str:
     """One line of tiles a row, under headings."""
     head = "".join(f"<span>{escape(text)}</span>" for text in headings)
     body = "".join(f'<div class="strip">{"".join(row)}</div>' for row in rows)
-    return f'<div class="strips" style="--columns:{len(headings)}"><div class="strip head">{head}</div>{body}</div>'
+    columns = f"--columns:{len(headings)}"
+    return f'<div class="strips" style="{columns}"><div class="strip head">{head}</div>{body}</div>'

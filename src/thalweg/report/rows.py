@@ -76,7 +76,10 @@ def for_the_eye(schema: Any, rows: Any, table: pa.Table, index: int) -> np.ndarr
     name = schema.space.names[index]
     column = column_named(schema, name)
     known = rows.observed[:, index]
-    if column.kind in ("categorical", "binary") or table.column(name).type in (pa.string(), pa.large_string()):
+    if column.kind in ("categorical", "binary") or table.column(name).type in (
+        pa.string(),
+        pa.large_string(),
+    ):
         return rows.values[known, index].astype(float)
     cells = table.column(name).to_numpy(zero_copy_only=False)
     if column.kind == "datetime" and np.issubdtype(cells.dtype, np.datetime64):

@@ -6,7 +6,7 @@ import numpy as np
 
 from thalweg.errors import ThalwegError
 from thalweg.report import figures, pictures
-from thalweg.report.html import LeftOut, Section, figure, number, side_by_side, table
+from thalweg.report.html import LeftOut, Section, figure, number, table
 from thalweg.report.judge import most_related
 from thalweg.report.rows import Look, codes, column_named, for_the_eye, hide, standardised
 from thalweg.report.style import svg
@@ -30,7 +30,9 @@ def _image_samples(model: Any) -> Section:
     names = _captions(model.schema, drawn)
     tiles = [pictures.tile(image, name, "a drawn image") for image, name in zip(images, names, strict=True)]
     reading = "None of these is a training row; look for what is drawn well and what never appears."
-    return Section("samples", "Samples", f"{IMAGES} images drawn from exp(−F)", reading, pictures.gallery(tiles))
+    return Section(
+        "samples", "Samples", f"{IMAGES} images drawn from exp(−F)", reading, pictures.gallery(tiles)
+    )
 
 
 def _captions(schema: Any, rows) -> list[str]:
@@ -45,21 +47,25 @@ def _table_samples(model: Any, look: Look, drawn) -> Section:
     schema = model.schema
     real_rows, drawn_rows = codes(schema, look.table), codes(schema, drawn)
     complete = real_rows.complete
-    order = most_related(real_rows.values[complete] if complete.sum() > 2 else real_rows.values, len(schema.space.names))
+    order = most_related(
+        real_rows.values[complete] if complete.sum() > 2 else real_rows.values, len(schema.space.names)
+    )
     real = [for_the_eye(schema, real_rows, look.table, i) for i in order[:6]]
     new = [for_the_eye(schema, drawn_rows, drawn, i) for i in order[:6]]
     shown = [i for i, values in enumerate(real) if len(values) and len(new[i])]
     columns = [column_named(schema, schema.space.names[order[i]]) for i in shown]
-    parts = [figure(svg(figures.marginals(columns, [real[i] for i in shown], [new[i] for i in shown]),
-                        "marginals", "Histograms of columns, data and drawn"))]  # fmt: skip
-    pair = [i for i in order if column_named(schema, schema.space.names[i]).kind in ("continuous", "integer", "datetime")][:2]
-    if len(pair) == 2:
-        parts.insert(0, figure(_scatter(schema, pair, (real_rows, look.table), (drawn_rows, drawn))))
+    small = [figure(svg(figures.marginal(column, real[i], new[i]), f"marginal{i}", f"{column.name}: its values"))
+             for i, column in zip(shown, columns, strict=True)]  # fmt: skip
     reading = (
-        f"{ROWS} rows drawn from exp(−F) beside {len(look):,} rows of {look.name}. Shown are the columns most related to "
-        "another one: there a model has most to get right."
+        f"{ROWS} drawn rows (orange) and {len(look):,} rows of {look.name} (blue). The columns shown are those "
+        "most related to another one: there a model has most to get right."
     )
-    return Section("samples", "Samples", "Drawn rows should look like the data", reading, side_by_side(*parts))
+    pair = [i for i in order if column_named(schema, schema.space.names[i]).kind != "categorical"][:2]
+    beside = (
+        figure(_scatter(schema, pair, (real_rows, look.table), (drawn_rows, drawn))) if len(pair) == 2 else ""
+    )
+    body = f'<div class="small">{"".join(small)}</div>'
+    return Section("samples", "Samples", "Drawn rows should look like the data", reading, "", beside, body)
 
 
 def _scatter(schema, pair, real, drawn) -> str:
@@ -77,7 +83,11 @@ def completions(model: Any, look: Look | None) -> Section | LeftOut:
     """Hidden cells and the model's guesses."""
     if look is None:
         return LeftOut("Completions", "there are no rows to hide cells of")
-    return _image_completions(model, look.thinned(COMPLETED)) if model.schema.grid else _table_completions(model, look)
+    return (
+        _image_completions(model, look.thinned(COMPLETED))
+        if model.schema.grid
+        else _table_completions(model, look)
+    )
 
 
 def _image_completions(model: Any, look: Look) -> Section:
@@ -101,8 +111,8 @@ def _image_completions(model: Any, look: Look) -> Section:
         "completions",
         "Completions",
         "The lower half was hidden and is guessed from the upper",
-        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; each draw is one "
-        "of the possibilities.",
+        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; each draw is "
+        "one of the possibilities.",
         pictures.strips(list(versions), rows),
     )
 
@@ -116,7 +126,7 @@ def _lower_mask(schema) -> np.ndarray:
 
 
 def _lower_half(schema) -> set[str]:
-    """The names of the hidden columns: the pixels of the lower half, and whatever stands beside the pixels."""
+    """The names of the hidden columns: the lower half of the pixels, and what stands beside them."""
     count = int(np.prod(schema.grid))
     image = pictures.shaped(np.arange(count)[None], schema.grid)[0]
     hidden = set(image[image.shape[0] // 2 :].ravel().tolist())
@@ -142,33 +152,40 @@ def _table_completions(model: Any, look: Look) -> Section | LeftOut:
     judged = [_judged(schema, i, truth.values[hidden[:, i], i], filled.values[hidden[:, i], i])
               for i in range(hidden.shape[1]) if hidden[:, i].any()]  # fmt: skip
     judged.sort(key=lambda row: -row[-1])
-    headings = ("column", "measure", "hidden", "guess", "mean or mode", "saved")
+    headings = ("column", "hidden", "guess", "mean or mode", "saved")
     cells = [(*row[:-1], f"{100 * row[-1]:.0f} %") for row in judged[:12]]
-    parts = [table(headings, cells, numeric=headings[2:])]
-    numbers = np.array([column.kind != "categorical" for column in schema.space.columns])
-    shown = hidden & numbers
-    if shown.sum() > 2:
-        z, guess = standardised(schema, truth)[shown], standardised(schema, filled)[shown]
-        picture = figures.guesses(z, guess, np.isfinite(z) & np.isfinite(guess))
-        parts.insert(0, figure(svg(picture, "guesses", "Truth against guess of hidden cells")))
+    body = table(headings, cells, numeric=headings[1:])
     saved = float(np.mean([row[-1] for row in judged]))
     title = f"Guesses save {100 * saved:.0f} % of the error that the column's mean or mode makes"
     reading = (
-        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed from what was "
-        "left of their rows. Errors of numbers are in the column's standard deviations (root mean square), those of "
-        "categories the share that is wrong."
+        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed from what "
+        "was left of their rows. Errors of numbers are in the column's standard deviations (root mean square), "
+        "those of categories the share that is wrong."
     )
-    return Section("completions", "Completions", title, reading, side_by_side(*parts))
+    beside = _guesses(schema, truth, filled, hidden)
+    return Section("completions", "Completions", title, reading, "", beside, body)
+
+
+def _guesses(schema, truth, filled, hidden) -> str:
+    """Truth against guess of the numbers, standardised; nothing where no number was hidden."""
+    shown = hidden & np.array([column.kind != "categorical" for column in schema.space.columns])
+    z, guess = standardised(schema, truth)[shown], standardised(schema, filled)[shown]
+    known = np.isfinite(z) & np.isfinite(guess)
+    if known.sum() < 3:
+        return ""
+    return figure(
+        svg(figures.guesses(z[known], guess[known]), "guesses", "Truth against guess of hidden cells")
+    )
 
 
 def _judged(schema, i: int, truth, guess) -> tuple:
-    """One column: name, measure, cells, error of the guess, error of the mean or mode, share saved."""
+    """One column: name, cells, error of the guess, error of the mean or mode, share saved."""
     column = schema.space.columns[i]
     if column.kind == "categorical":
-        measure, error = "share wrong", float(np.mean(truth != guess))
+        unit, error = " wrong", float(np.mean(truth != guess))
         plain = 1 - np.bincount(truth.astype(int)).max() / len(truth)
     else:
-        measure, error = "error / sd", float(np.sqrt(np.mean((truth - guess) ** 2)) / column.spread)
+        unit, error = " sd", float(np.sqrt(np.mean((truth - guess) ** 2)) / column.spread)
         plain = float(np.sqrt(np.mean((truth - column.center) ** 2)) / column.spread)
     saved = 1 - error / plain if plain > 0 else 0.0
-    return column.name, measure, len(truth), error, float(plain), max(saved, -1.0)
+    return column.name, len(truth), f"{error:.2f}{unit}", f"{plain:.2f}{unit}", max(saved, -1.0)

@@ -1,20 +1,23 @@
 """How figures look: drawn in stand-in colours, which the page's style sheet colours by light or dark."""
 
+import html
 import io
 import re
 from collections.abc import Callable
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 #: Stand-in -> the style sheet's variable. Any colour would do that nothing else in a figure has.
 INK, MUTED, LINE = "#010203", "#040506", "#070809"
 FIRST, SECOND, THIRD = "#0a0b0c", "#0d0e0f", "#101112"
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", FIRST: "first", SECOND: "second", THIRD: "third"}
 
-#: Points; a phone shows a figure of this width at its own size.
-WIDTH, HEIGHT = 4.9, 3.1
+#: Inches; a phone shows a figure of this width at its own size.
+WIDTH, HEIGHT = 4.6, 3.0
 
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -58,16 +61,23 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def panels(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+def panels(rows=1, columns=1, *, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
     """An empty figure and its axes in reading order, without pyplot and its global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def plain(text: object, longest: int = 28) -> str:
-    """A label that XML can hold, in one short line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    """A label in one short line, without control characters and without the quotes that end an attribute."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).replace('"', "″").split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def plain_ticks(axis: Axis, percent: bool = False) -> None:
+    """Numbers as people write them: matplotlib's powers of ten need a mathematical font."""
+    one = (lambda v, _: f"{100 * v:g} %") if percent else (lambda v, _: f"{v:,.12g}".replace("-", "−"))
+    axis.set_major_formatter(FuncFormatter(one))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure, name: str, description: str) -> str:
@@ -80,19 +90,21 @@ def svg(figure: Figure, name: str, description: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", text, count=1)
     text = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", text, count=1)
-    text = re.sub(r"font-family:[^;\"]*;?|font: [\d.]+px [^;\"]*", _without_family, text)
+    text = re.sub(r'style="[^"]*"', _without_family, text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1).strip()
+    label = html.escape(plain(description, 80))
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
 
 
 def _without_family(found: re.Match) -> str:
     """The size of a font and not its name: the page has its own."""
-    size = re.match(r"font: ([\d.]+px)", found.group())
-    return f"font-size: {size.group(1)}" if size else ""
+    style = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", found.group())
+    return re.sub(r"font-family:[^;\"]*;? ?", "", style)

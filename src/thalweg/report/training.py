@@ -24,9 +24,15 @@ def headline(model: Any) -> str:
     card = model.card
     energies = {k: np.asarray(v, float) for k, v in model.evidence.get("energies", {}).items() if len(v)}
     shown = {"rows": (number(card.get("rows")), f"of {number(card.get('columns'))} columns")}
-    for name, note in (("held-out", "rows that training never saw"), ("uniform noise", "rows that mean nothing")):
+    for name, note in (
+        ("held-out", "rows that training never saw"),
+        ("uniform noise", "rows that mean nothing"),
+    ):
         if name in energies:
-            shown[f"energy, {name}"] = (number(float(np.mean(energies[name]))), f"{unit(model)} a row: {note}")
+            shown[f"energy, {name}"] = (
+                number(float(np.mean(energies[name]))),
+                f"{unit(model)} a row: {note}",
+            )
     if card.get("seconds") is not None:
         shown["time"] = (f"{card['seconds']:.1f} s", _memory(card))
     return (
@@ -43,10 +49,26 @@ def _memory(card: Mapping[str, Any]) -> str:
 def _details(model: Any) -> str:
     card = model.card
     known = ("title", "formula", "rows", "columns", "memory_mb", "seconds")
-    order = ("data", "recipe", "code", "paper", "status", "settings", "seed", "split", "created", "platform", "versions")
+    order = (
+        "data",
+        "recipe",
+        "code",
+        "paper",
+        "status",
+        "settings",
+        "seed",
+        "split",
+        "created",
+        "platform",
+        "versions",
+    )
     rest = [key for key in card if key not in (*known, *order)]
     words = {"code": "taxonomy", "status": "training"}
-    pairs = {words.get(key, key).replace("_", " "): card[key] for key in (*order, *rest) if card.get(key) is not None}
+    pairs = {
+        words.get(key, key).replace("_", " "): card[key]
+        for key in (*order, *rest)
+        if card.get(key) is not None
+    }
     return f"<details open><summary>The card</summary>{facts(pairs)}</details>"
 
 
@@ -75,8 +97,8 @@ def questions(model: Any) -> Section:
         "questions",
         "Questions",
         f"This model answers {count} of {len(answers)} questions",
-        "Exact: by a formula of this energy. Generic: by a procedure that works for any energy. In the commands, "
-        "MODEL is the model's directory and DATA any file with these columns.",
+        "Exact: by a formula of this energy. Generic: by a procedure that works for any energy. In the "
+        "commands, MODEL is the model's directory and DATA any file with these columns.",
         table(("question", "method", "command"), rows),
     )
 
@@ -90,12 +112,14 @@ def learning(model: Any) -> Section | LeftOut:
     if held_out:
         best, step = min(held_out)
         title = f"The loss on held-out rows was lowest, {number(best)}, at step {number(step)}"
-        reading = "Where the held-out curve turns up while the training curve falls, the model learns by heart."
+        reading = (
+            "Where the held-out curve turns up while the training curve falls, the model learns by heart."
+        )
     else:
         title = f"The loss fell from {number(history[0]['loss'])} to {number(history[-1]['loss'])}"
         reading = "Each point is one pass; the curve of a healthy run falls and then lies flat."
     picture = svg(figures.learning_curves(history, unit(model)), "learning", "Loss against training step")
-    return Section("learning", "Learning curves", title, reading, figure(picture))
+    return Section("learning", "Learning curves", title, reading, "", figure(picture))
 
 
 def energies(model: Any) -> Section | LeftOut:
@@ -105,11 +129,17 @@ def energies(model: Any) -> Section | LeftOut:
     if not sets:
         return LeftOut("Energies", "the model was saved without the energies of its rows")
     medians = {name: float(np.median(v)) for name, v in sets.items()}
-    rows = [(name, len(v), *(float(q) for q in np.quantile(v, [0.05, 0.5, 0.95]))) for name, v in sets.items()]
+    rows = [
+        (name, len(v), *(float(q) for q in np.quantile(v, [0.05, 0.5, 0.95]))) for name, v in sets.items()
+    ]
     headings = ("rows", "number", "5 %", "median", "95 %")
-    picture = svg(figures.energy_histogram(sets, unit(model)), "energies", "Histogram of energies by kind of row")
-    body = figure(picture) + table(headings, rows, numeric=headings[1:])
-    return Section("energies", "Energies", _gap(medians, unit(model)), _gap_reading(medians), body)
+    picture = svg(
+        figures.energy_histogram(sets, unit(model)), "energies", "Histogram of energies by kind of row"
+    )
+    body = table(headings, rows, numeric=headings[1:])
+    return Section(
+        "energies", "Energies", _gap(medians, unit(model)), _gap_reading(medians), body, figure(picture)
+    )
 
 
 def _gap(medians: Mapping[str, float], counted: str) -> str:
@@ -125,8 +155,9 @@ def _gap_reading(medians: Mapping[str, float]) -> str:
     text = "Low energy means that a row fits."
     if {"train", "held-out"} <= medians.keys():
         gap = medians["held-out"] - medians["train"]
-        text += f" Held-out rows lie {number(abs(gap))} {'above' if gap >= 0 else 'below'} the training rows (medians):"
-        text += " the smaller the gap, the less was learnt by heart."
+        side = "above" if gap >= 0 else "below"
+        text += f" Held-out rows lie {number(abs(gap))} {side} the training rows (medians)"
+        text += ": the smaller the gap, the less was learnt by heart."
     return text + " Where the axis bends, it is logarithmic, so that far-off noise still fits."
 
 
@@ -135,8 +166,11 @@ def calibration(model: Any, look: Look | None, look_p) -> Section | LeftOut:
     sets = model.evidence.get("energies", {})
     held_out = np.sort(np.asarray(sets.get("held-out", ()), float))
     if len(held_out) < 20:
-        return LeftOut("Calibration", f"{len(held_out)} held-out rows are too few to draw a curve of p-values")
-    curves = {} if look is None or look.held_out else {plainly(look.name): np.asarray(look_p)}
+        return LeftOut(
+            "Calibration", f"{len(held_out)} held-out rows are too few to draw a curve of p-values"
+        )
+    new = look is not None and not look.held_out and look.name != model.card.get("data")
+    curves = {look.name: np.asarray(look_p)} if new else {}
     fresh = list(curves)
     for name in sets:
         if name != "held-out" and len(sets[name]):
@@ -144,21 +178,22 @@ def calibration(model: Any, look: Look | None, look_p) -> Section | LeftOut:
     if not curves:
         return LeftOut("Calibration", "there are no rows besides the held-out ones, which calibrate")
     alpha = 0.01 if len(held_out) >= 99 else 0.05
-    said = [f"{_percent(np.mean(p <= alpha))} of {name} {'rows' if name != 'uniform noise' else ''}".strip()
-            for name, p in curves.items()]  # fmt: skip
-    picture = svg(figures.calibration_curve(curves, len(held_out)), "calibration", "Share flagged against rate asked for")
+    said = [f"{100 * np.mean(p <= alpha):.1f} % of {_rows(name)}" for name, p in curves.items()]
+    picture = svg(
+        figures.calibration_curve(curves, len(held_out)),
+        "calibration",
+        "Share flagged against rate asked for",
+    )
     reading = (
-        f"p-values are measured against {number(len(held_out))} held-out rows. Rows of the same kind stay in the band "
-        "around the dashed line; a curve above it is stranger than the held-out rows, one below it more ordinary"
+        f"p-values are measured against {number(len(held_out))} held-out rows. Rows of the same kind stay in the "
+        "band around the dashed line; a curve above it is stranger than the held-out rows, one below it more "
+        "ordinary"
         + (", as rows are that training saw." if "train" in curves else ".")
         + ("" if fresh else " `thalweg report MODEL DATA` adds the curve of your own rows.")
     )
-    return Section("calibration", "Calibration", f"At α = {alpha:g} it flags {' and '.join(said)}", reading, figure(picture))
+    title = f"At α = {alpha:g} it flags {', '.join(said)}"
+    return Section("calibration", "Calibration", title, reading, "", figure(picture))
 
 
-def plainly(name: str) -> str:
-    return f"“{name}”"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _rows(name: str) -> str:
+    return {"train": "the training rows", "uniform noise": "uniform noise"}.get(name, f"the rows of {name}")

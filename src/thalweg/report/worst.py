@@ -16,7 +16,9 @@ WORST, CELLS = 6, 5
 def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
     """The rows of highest energy with the release of each cell."""
     if look is None:
-        return LeftOut("Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA")
+        return LeftOut(
+            "Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA"
+        )
     order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
     rows = look.take(order)
     told = model.explain(rows.table)
@@ -28,10 +30,14 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
 
 
 def _reading(model: Any) -> str:
-    released = "A cell's release is the energy that the row would lose if that cell alone were inferred from the others"
+    released = (
+        "A cell's release is the energy that the row would lose if that cell were inferred from the others"
+    )
     if model.schema.grid:
         return f"{released}: the glow shows where. On the right, every pixel at the value it would take."
-    return f"{released}; the suggestion is the value it would take. A single large release points at one wrong cell."
+    return (
+        f"{released}; the suggestion is the value it would take. One large release points at one wrong cell."
+    )
 
 
 def _card(model, rows: Look, told, i: int, scores, place: int) -> str:
@@ -41,7 +47,7 @@ def _card(model, rows: Look, told, i: int, scores, place: int) -> str:
     facts = f"F = {number(round(float(scores.energy[place]), 2))} {_short(unit(model))} · p = {p}"
     pixels = _pictured(model, rows, told, i) if model.schema.grid else ""
     body = pixels + _cells(model, rows, told, i, pixels=bool(pixels))
-    return f'<article><h3>{escape(head)} <span>{escape(facts)}</span></h3>{body}</article>'
+    return f"<article><h3>{escape(head)} <span>{escape(facts)}</span></h3>{body}</article>"
 
 
 def _short(counted: str) -> str:
@@ -73,7 +79,7 @@ def _cells(model, rows: Look, told, i: int, *, pixels: bool) -> str:
     chosen = [k for k in np.argsort(-release, kind="stable") if told.columns[k] in beside][:CELLS]
     if not chosen:
         return ""
-    largest = float(release[chosen].max())
+    largest = float(release.max())
     lines = [
         (name, _value(rows.table, name, i), bar(release[k], largest), _value(told.proposal, name, i))
         for k, name in ((k, told.columns[k]) for k in chosen)
