@@ -1,0 +1,245 @@
+r"""Expectation maximisation for mixtures of Gaussians, with missing cells, compiled.
+
+E-step \(r_{nk} = p(k \mid u_{n,o})\), with \(E[u]\) and \(E[uu^\top]\) under \(p(u_n \mid u_{n,o}, k)\);
+M-step the weights, means and covariances of these moments. Rows pass in chunks, so the memory at work
+does not grow with their number.
+
+Dempster, Laird & Rubin (1977), *Maximum likelihood from incomplete data via the EM algorithm*; Ghahramani &
+Jordan (1994), *Supervised learning from incomplete data via an EM approach*.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from thalweg.models.gaussian import LOG_TAU, cholesky, condition, product
+
+#: About how many numbers a chunk of rows may need at once.
+CHUNK = 1 << 20
+#: How many iterations run before the host looks up: often enough for Ctrl-C, rarely enough to cost nothing.
+DISPATCH = 10
+
+
+class Parameters(NamedTuple):
+    """A mixture: `factors` (k, e, e) where covariances are full, (k, e) diagonal, (e, e) tied."""
+
+    log_weights: Float[Array, "k"]
+    means: Float[Array, "k e"]
+    factors: Float[Array, "..."]
+
+
+class Moments(NamedTuple):
+    """Expected sums over rows: log p, 1, u and u u^T (u^2 where diagonal, all k together where tied)."""
+
+    log_likelihood: Float[Array, ""]
+    counts: Float[Array, "k"]
+    first: Float[Array, "k e"]
+    second: Float[Array, "..."]
+
+
+class Cells(NamedTuple):
+    """Rows in chunks, split by whether they are complete; a row that only fills a chunk up has weight 0."""
+
+    complete: Float[Array, "a m e"]
+    complete_weight: Float[Array, "a m"]
+    partial: Float[Array, "b l e"]
+    partial_weight: Float[Array, "b l"]
+    seen: Bool[Array, "b l e"]
+
+
+class Trace(NamedTuple):
+    """The state of an iteration and its curve: the mean log-likelihood of each E-step, nan where not run."""
+
+    parameters: Parameters
+    curve: Float[Array, "iterations"]
+    step: jax.Array
+    converged: jax.Array
+
+
+def split(u: Float[Array, "n e"], seen: Bool[Array, "n e"], components: int, form: str) -> Cells:
+    """Rows sorted into chunks for `expectation_maximisation`."""
+    rows, known = np.asarray(u), np.asarray(seen)
+    whole = known.all(axis=1)
+    width = rows.shape[1]
+    dense = width if form == "diagonal" else components * width
+    sparse = components * width * (1 if form == "diagonal" else width)
+    complete, complete_weight = chunks_of(rows[whole], dense)
+    part, partial_weight = chunks_of(rows[~whole], sparse)
+    return Cells(complete, complete_weight, part, partial_weight, chunks_of(known[~whole], sparse)[0])
+
+
+def expectation_maximisation(
+    cells: Cells,
+    initial: Parameters,
+    *,
+    form: str,
+    ridge: float,
+    tolerance: float = 1e-3,
+    iterations: int = 100,
+) -> Trace:
+    """Iterations from `initial` until the mean log-likelihood of a row changes by less than `tolerance` nats.
+
+    `ridge` is added to every variance. The arithmetic has the precision of `initial`.
+    """
+    dtype = initial.means.dtype
+    state = Trace(initial, jnp.full(iterations, jnp.nan, dtype), jnp.asarray(0), jnp.asarray(False))
+    for end in range(DISPATCH, iterations + DISPATCH, DISPATCH):
+        state = _iterate(cells, state, ridge, tolerance, min(end, iterations), form)
+        if state.converged:
+            break
+    return state
+
+
+@partial(jax.jit, static_argnames="form")
+def _iterate(cells: Cells, state: Trace, ridge: float, tolerance: float, end: int, form: str) -> Trace:
+    count = jnp.sum(cells.complete_weight) + jnp.sum(cells.partial_weight)
+
+    def improve(state: Trace) -> Trace:
+        moments = expect(cells, state.parameters, form)
+        value = (moments.log_likelihood / count).astype(state.curve.dtype)
+        last = jnp.where(state.step > 0, state.curve[state.step - 1], -jnp.inf)
+        return Trace(
+            maximise(moments, ridge, form),
+            state.curve.at[state.step].set(value),
+            state.step + 1,
+            jnp.abs(value - last) < tolerance,
+        )
+
+    return jax.lax.while_loop(lambda s: (s.step < end) & ~s.converged, improve, state)
+
+
+def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
+    """The E-step: the moments of all rows."""
+    zero = _zero(parameters, form)
+    whitener = _whitener(parameters, form)
+    dtype = parameters.means.dtype
+
+    def of_complete(total: Moments, chunk: tuple[Array, ...]) -> tuple[Moments, None]:
+        u, weight = (part.astype(dtype) for part in chunk)
+        densities = parameters.log_weights + log_densities(u, parameters, whitener, form)
+        evidence = jax.nn.logsumexp(densities, axis=1)
+        shares = jnp.exp(densities - evidence[:, None]) * weight[:, None]
+        return _add(total, moments_of(jnp.sum(evidence * weight), u, shares, form)), None
+
+    def of_partial(total: Moments, chunk: tuple[Array, ...]) -> tuple[Moments, None]:
+        u, weight, seen = chunk
+        return _add(
+            total, _partial_moments(u.astype(dtype), weight.astype(dtype), seen, parameters, form)
+        ), None
+
+    total, _ = jax.lax.scan(of_complete, zero, (cells.complete, cells.complete_weight))
+    total, _ = jax.lax.scan(of_partial, total, (cells.partial, cells.partial_weight, cells.seen))
+    return total
+
+
+def maximise(moments: Moments, ridge: float | Array, form: str) -> Parameters:
+    """The M-step: the weights, means and covariances of these moments, with `ridge` on the variances."""
+    count = moments.counts + 10 * jnp.finfo(moments.counts.dtype).eps
+    means = moments.first / count[:, None]
+    log_weights = jnp.log(count / jnp.sum(count))
+    if form == "diagonal":
+        variances = moments.second / count[:, None] - means**2
+        return Parameters(log_weights, means, jnp.sqrt(jnp.maximum(variances, 0) + ridge))
+    if form == "tied":
+        covariance = (moments.second - product((means * count[:, None]).T, means)) / jnp.sum(count)
+    else:
+        covariance = moments.second / count[:, None, None] - means[:, :, None] * means[:, None, :]
+    covariance = covariance + ridge * jnp.eye(means.shape[1], dtype=means.dtype)
+    return Parameters(
+        log_weights, means, cholesky(covariance) if form == "tied" else jax.vmap(cholesky)(covariance)
+    )
+
+
+def log_densities(
+    u: Float[Array, "m e"], parameters: Parameters, whitener: Float[Array, "..."], form: str
+) -> Float[Array, "m k"]:
+    r"""\(\log \mathcal{N}(u_n; \mu_k, \Sigma_k)\) for complete rows, as matrix products."""
+    means, factors = parameters.means, parameters.factors
+    if form == "diagonal":
+        precision = whitener**2
+        squares = product(u**2, precision.T) - 2 * product(u, (means * precision).T)
+        squares = squares + jnp.sum(means**2 * precision, axis=1)
+        log_volume = jnp.sum(jnp.log(factors), axis=1)
+    elif form == "tied":
+        rows, centres = product(u, whitener.T), product(means, whitener.T)
+        squares = (
+            jnp.sum(rows**2, axis=1)[:, None] - 2 * product(rows, centres.T) + jnp.sum(centres**2, axis=1)
+        )
+        log_volume = jnp.sum(jnp.log(jnp.diagonal(factors)))
+    else:
+        centres = _einsum("kfe,ke->kf", whitener, means)
+        squares = jnp.sum((_einsum("ne,kfe->nkf", u, whitener) - centres) ** 2, axis=-1)
+        log_volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+    return -0.5 * (squares + u.shape[1] * LOG_TAU) - log_volume
+
+
+def moments_of(
+    log_likelihood: Array, u: Float[Array, "m e"], shares: Float[Array, "m k"], form: str
+) -> Moments:
+    """The moments of complete rows that belong to each component by `shares`."""
+    if form == "diagonal":
+        second = product(shares.T, u**2)
+    elif form == "tied":
+        second = product((u * jnp.sum(shares, axis=1, keepdims=True)).T, u)
+    else:
+        second = _einsum("kne,nf->kef", shares.T[:, :, None] * u, u)
+    return Moments(log_likelihood, jnp.sum(shares, axis=0), product(shares.T, u), second)
+
+
+def _partial_moments(u: Array, weight: Array, seen: Array, parameters: Parameters, form: str) -> Moments:
+    """The moments of incomplete rows: each missing cell counts with its conditional mean and covariance."""
+    by_component = jax.vmap(condition, (None, None, 0, None if form == "tied" else 0))
+    given = jax.vmap(lambda row, known: by_component(row, known, parameters.means, parameters.factors))(
+        u, seen
+    )
+    densities = parameters.log_weights + given.log_density
+    evidence = jax.nn.logsumexp(densities, axis=1)
+    shares = jnp.exp(densities - evidence[:, None]) * weight[:, None]
+    first = _einsum("nk,nke->ke", shares, given.mean)
+    if form == "diagonal":
+        second = _einsum("nk,nke->ke", shares, given.mean**2 + given.covariance)
+    else:
+        shape = "ef" if form == "tied" else "kef"
+        second = _einsum(f"nke,nkf->{shape}", shares[:, :, None] * given.mean, given.mean)
+        second = second + _einsum(f"nk,nkef->{shape}", shares, given.covariance)
+    return Moments(jnp.sum(evidence * weight), jnp.sum(shares, axis=0), first, second)
+
+
+def _whitener(parameters: Parameters, form: str) -> Float[Array, "..."]:
+    """The inverses of the factors, so that whitening a chunk is one matrix product."""
+    factors = parameters.factors
+    if form == "diagonal":
+        return 1 / factors
+    identity = jnp.eye(factors.shape[-1], dtype=factors.dtype)
+    invert = partial(jax.scipy.linalg.solve_triangular, b=identity, lower=True)
+    return invert(factors) if form == "tied" else jax.vmap(invert)(factors)
+
+
+def _zero(parameters: Parameters, form: str) -> Moments:
+    k, e = parameters.means.shape
+    shape = {"full": (k, e, e), "diagonal": (k, e), "tied": (e, e)}[form]
+    zeros = partial(jnp.zeros, dtype=parameters.means.dtype)
+    return Moments(zeros(()), zeros(k), zeros((k, e)), zeros(shape))
+
+
+def _add(a: Moments, b: Moments) -> Moments:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
+    """Rows as (chunks, rows of a chunk, e) and their weights, `numbers` being what one row needs at work."""
+    size = max(1, min(len(rows), CHUNK // numbers))
+    chunks = math.ceil(len(rows) / size)
+    padded = np.zeros((chunks * size, rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    weight = (np.arange(chunks * size) < len(rows)).astype(np.float32)
+    return jnp.asarray(padded.reshape(chunks, size, rows.shape[1])), jnp.asarray(weight.reshape(chunks, size))
+
+
+def _einsum(formula: str, *operands: Array) -> Array:
+    return jnp.einsum(formula, *operands, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,148 @@
+r"""Codes to real coordinates: what an energy over \(\mathbb{R}^E\) sees of a table's row.
+
+\[ u_c = f_c\,(y_c - m_c) \ \text{for numbers}, \qquad u_{c,j} = [y_c = j] \ \text{for categories} \]
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from thalweg.data.rows import Rows
+from thalweg.energy.base import Scalar
+from thalweg.energy.spaces import Column, Record
+from thalweg.errors import DataError, SettingsError
+
+SCALES = ("auto", "column", "common", "none")
+
+
+class Layout(NamedTuple):
+    """The constants of an embedding, in NumPy: static, so nothing trains them.
+
+    By coordinate: the `column` it comes from, the `value` it indicates (-1 for a number). By column:
+    `position` of its first coordinate, `numeric`, `center`, `factor`. `blocks` (categories, widest) holds
+    the coordinates of each category, padded with the width of the embedding.
+    """
+
+    column: np.ndarray
+    value: np.ndarray
+    position: np.ndarray
+    numeric: np.ndarray
+    center: np.ndarray
+    factor: np.ndarray
+    categories: np.ndarray
+    blocks: np.ndarray
+
+
+class Embedding(eqx.Module):
+    r"""Numbers as coordinates of comparable size, and a block of 0 and 1 for each category.
+
+    `scale` is "column" (\((y - m)/s\), every column at deviation 1), "none" (the user's own units, centred),
+    "common" (the user's own units over one deviation for all columns) or "auto": pixels of a grid share one
+    scale, all other columns have their own.
+
+    Raises `SettingsError` for any other scale.
+    """
+
+    space: Record = eqx.field(static=True)
+    scale: str = eqx.field(static=True, default="auto")
+
+    def __check_init__(self):
+        if self.scale not in SCALES:
+            raise SettingsError(f"scale {self.scale!r} is not known: choose one of {', '.join(SCALES)}")
+
+    @property
+    def layout(self) -> Layout:
+        return _layout(
+            self.space.columns, int(np.prod(self.space.grid)) if self.space.grid else 0, self.scale
+        )
+
+    @property
+    def width(self) -> int:
+        """The number of real coordinates, E."""
+        return len(self.layout.column)
+
+    def embed(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"] | None = None
+    ) -> tuple[Float[Array, "e"], Bool[Array, "e"]]:
+        """The coordinates of a row and which of them are seen; 0 where they are not."""
+        layout = self.layout
+        observed = jnp.ones(y.shape, bool) if observed is None else observed
+        codes = jnp.where(observed, y, layout.center)[layout.column]
+        numbers = (codes - layout.center[layout.column]) * layout.factor[layout.column]
+        indicators = (jnp.round(codes) == layout.value).astype(y.dtype)
+        seen = observed[layout.column]
+        return jnp.where(seen, jnp.where(layout.value < 0, numbers, indicators), 0), seen
+
+    def unembed(self, u: Float[Array, "e"]) -> Float[Array, "d"]:
+        """Codes: numbers not rounded, a category the largest of its block."""
+        layout = self.layout
+        numbers = u[layout.position] / layout.factor + layout.center
+        if not len(layout.blocks):
+            return numbers
+        padded = jnp.append(u, -jnp.inf)
+        largest = jnp.argmax(padded[layout.blocks], axis=-1).astype(u.dtype)
+        return numbers.at[layout.categories].set(largest)
+
+    def log_volume(self, observed: Bool[Array, "d"] | None = None) -> Scalar:
+        r"""\(\sum_c \log f_c\) over the observed numbers: takes a log density of `u` to one of codes."""
+        volumes = np.where(self.layout.numeric, np.log(self.layout.factor), 0.0).astype(np.float32)
+        return jnp.sum(volumes if observed is None else jnp.where(observed, volumes, 0))
+
+    def rows(self, rows: Rows) -> tuple[Float[Array, "n e"], Bool[Array, "n e"]]:
+        """The coordinates of many rows, float32. Raises `DataError` where there are none."""
+        if not len(rows):
+            raise DataError("there are no rows to fit: give at least one")
+        return jax.jit(jax.vmap(self.embed))(
+            jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed)
+        )
+
+    def noise(self, deviations: Float[Array, "d"]) -> Float[Array, "e"]:
+        """Deviations in codes as deviations of the coordinates; 0 for categories."""
+        layout = self.layout
+        scaled = jnp.where(layout.numeric, deviations * layout.factor, 0)
+        return scaled[layout.column]
+
+
+@lru_cache(maxsize=64)
+def _layout(columns: tuple[Column, ...], pixels: int, scale: str) -> Layout:
+    numeric = np.array([column.kind != "categorical" for column in columns])
+    widths = np.array([1 if column.kind != "categorical" else column.size for column in columns])
+    position = np.cumsum(widths) - widths
+    value = np.concatenate(
+        [[-1] if is_number else np.arange(width) for is_number, width in zip(numeric, widths, strict=True)]
+    )
+    categories = np.flatnonzero(~numeric)
+    total, widest = int(widths.sum()), int(max(widths[categories], default=0))
+    offsets = np.arange(widest)
+    blocks = np.where(offsets < widths[categories, None], position[categories, None] + offsets, total)
+    return Layout(
+        column=np.repeat(np.arange(len(columns)), widths),
+        value=value.astype(np.float32),
+        position=position,
+        numeric=numeric,
+        center=np.where(numeric, [column.center for column in columns], 0.0).astype(np.float32),
+        factor=np.where(numeric, _factors(columns, pixels, scale), 1.0).astype(np.float32),
+        categories=categories,
+        blocks=blocks,
+    )
+
+
+def _factors(columns: tuple[Column, ...], pixels: int, scale: str) -> np.ndarray:
+    """What a code's distance from its centre is multiplied by."""
+    unit = np.array([column.unit for column in columns], np.float64)
+    spread = np.array([column.spread for column in columns], np.float64)
+    own = 1 / np.where(spread > 0, spread, 1.0)
+    if scale == "column" or (scale == "auto" and not pixels):
+        return own
+    if scale == "none":
+        return unit
+    shared = np.array([column.kind != "categorical" for column in columns])
+    if scale == "auto":
+        shared &= np.arange(len(columns)) < pixels
+    deviation = np.sqrt(np.mean((spread * unit)[shared] ** 2)) if shared.any() else 1.0
+    return np.where(shared, unit / (deviation or 1.0), own)

@@ -1,0 +1,245 @@
+r"""A mixture of Gaussians: a free energy over the component z.
+
+\[ F(y) = -\log \sum_k w_k \, \mathcal{N}(u(y); \mu_k, \Sigma_k) - \log |du/dy| \]
+
+A normalised density (A1): whatever raises p at the data lowers it elsewhere. Fitted by EM, missing
+cells included.
+
+Dempster, Laird & Rubin (1977), *Maximum likelihood from incomplete data via the EM algorithm*.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from thalweg.energy.base import AbstractDensity, Scalar
+from thalweg.energy.capabilities import (
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractEncoder,
+    AbstractMarginal,
+)
+from thalweg.energy.spaces import Record
+from thalweg.errors import SettingsError
+from thalweg.learning.run import Fit
+from thalweg.models import em, kmeans
+from thalweg.models.embedding import Embedding
+from thalweg.models.gaussian import Conditional, condition, double_precision, draw, draw_given, log_normal
+from thalweg.models.recipe import Problem, Recipe, setting
+
+FORMS = ("full", "diagonal", "tied")
+#: A component needs about this many rows; with fewer rows there are fewer components.
+ROWS_A_COMPONENT = 5
+
+
+class GaussianMixture(
+    AbstractDensity, AbstractMarginal, AbstractCompletion, AbstractConditionalSampler, AbstractEncoder
+):
+    r"""\(F(y) = -\log \sum_k w_k \mathcal{N}(u(y); \mu_k, \Sigma_k)\), in nats.
+
+    A normalised density of the codes where all columns are real. An integer column is taken as a real
+    number (the density of its continuous relaxation), a category as the corner that its 0/1 block is of
+    \(\mathbb{R}^{size}\): with categories F is an energy and not a normalised probability.
+
+    `log_weights` (k) need not be normalised; `means` (k, e); `factors` are lower triangular factors of the
+    covariances, (k, e, e) for `form` "full" and (e, e) for "tied", or deviations (k, e) for "diagonal".
+    """
+
+    embedding: Embedding
+    log_weights: Float[Array, "k"]
+    means: Float[Array, "k e"]
+    factors: Float[Array, "..."]
+    form: str = eqx.field(static=True, default="full")
+
+    def __check_init__(self):
+        k, e = self.means.shape
+        expected = _factor_shape(k, e, self.form)
+        if e != self.embedding.width or self.log_weights.shape != (k,) or self.factors.shape != expected:
+            raise SettingsError(
+                f"a {self.form} mixture over {self.embedding.width} coordinates needs log_weights (k,), "
+                f"means (k, e) and factors {expected}, not {self.log_weights.shape}, {self.means.shape} and "
+                f"{self.factors.shape}"
+            )
+
+    @property
+    def space(self) -> Record:
+        return self.embedding.space
+
+    def log_prob(self, y: Array, x: PyTree = None) -> Scalar:
+        u, _ = self.embedding.embed(y)
+        densities = jax.vmap(partial(log_normal, u), self._axes)(self.means, self.factors)
+        return jax.nn.logsumexp(self._log_prior + densities) + self.embedding.log_volume()
+
+    def marginal(self, y: Array, observed: Array, x: PyTree = None) -> Scalar:
+        joint = self._log_prior + self._given(y, observed).log_density
+        return -jax.nn.logsumexp(joint) - self.embedding.log_volume(observed)
+
+    def complete(self, y, observed, x=None):
+        given = self._given(y, observed)
+        mean = self._responsibilities(given) @ given.mean
+        return jnp.where(observed, y, self.embedding.unembed(mean))
+
+    def encode(self, y: Array, observed: Array, x: PyTree = None) -> Float[Array, "k"]:
+        """The responsibilities: the probability of each component given the observed part."""
+        return self._responsibilities(self._given(y, observed))
+
+    def sample(self, x=None, *, key):
+        """A draw from the mixture; integers are not rounded, a category is the largest of its block."""
+        which, noise = jax.random.split(key)
+        mean, factor = self._component(jax.random.categorical(which, self._log_prior))
+        return self.embedding.unembed(draw(mean, factor, key=noise))
+
+    def sample_given(self, y, observed, x=None, *, key):
+        which, noise = jax.random.split(key)
+        u, seen = self.embedding.embed(y, observed)
+        joint = self._log_prior + self._given(y, observed).log_density
+        mean, factor = self._component(jax.random.categorical(which, joint))
+        return jnp.where(observed, y, self.embedding.unembed(draw_given(u, seen, mean, factor, key=noise)))
+
+    @property
+    def _log_prior(self) -> Float[Array, "k"]:
+        return jax.nn.log_softmax(self.log_weights)
+
+    @property
+    def _axes(self) -> tuple[int, int | None]:
+        return (0, None if self.form == "tied" else 0)
+
+    def _given(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Conditional:
+        """Each component conditioned on the observed part."""
+        u, seen = self.embedding.embed(y, observed)
+        return jax.vmap(partial(condition, u, seen), self._axes)(self.means, self.factors)
+
+    def _responsibilities(self, given: Conditional) -> Float[Array, "k"]:
+        return jax.nn.softmax(self._log_prior + given.log_density)
+
+    def _component(self, k: Array) -> tuple[Array, Array]:
+        return self.means[k], self.factors if self.form == "tied" else self.factors[k]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `gmm` can be told."""
+
+    components: int = setting(10, f"how many Gaussians; fewer below {ROWS_A_COMPONENT} rows for each")
+    covariance: str = setting("full", "full, diagonal or tied")
+    reg: float = setting(1e-6, "added to every variance, relative to the mean variance of a coordinate")
+    start: str = setting("kmeans", "kmeans, or random responsibilities")
+    restarts: int = setting(1, "how many starts; the highest likelihood is kept")
+    iterations: int = setting(200, "the largest number of EM iterations")
+    tolerance: float = setting(1e-3, "stop when the mean log-likelihood of a row changes by fewer nats")
+    scale: str = setting("auto", "auto, column, common or none: how columns are brought to one size")
+
+    def __post_init__(self):
+        if self.covariance not in FORMS:
+            raise SettingsError(
+                f"covariance {self.covariance!r} is not known: choose one of {', '.join(FORMS)}"
+            )
+        if self.start not in ("kmeans", "random"):
+            raise SettingsError(f"start {self.start!r} is not known: choose kmeans or random")
+        for name in ("components", "restarts", "iterations"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.reg >= 0:
+            raise SettingsError(f"reg must be 0 or more, not {self.reg}")
+
+
+def skeleton(space: Record, settings: Settings) -> GaussianMixture:
+    embedding = Embedding(space, settings.scale)
+    k, e = settings.components, embedding.width
+    factors = jnp.ones(_factor_shape(k, e, settings.covariance))
+    return GaussianMixture(embedding, jnp.zeros(k), jnp.zeros((k, e)), factors, settings.covariance)
+
+
+def train(problem: Problem) -> Fit:
+    """EM from k-means or random responsibilities, the best of the restarts."""
+    started, settings = time.perf_counter(), problem.settings
+    embedding = Embedding(problem.space, settings.scale)
+    u, seen = embedding.rows(problem.rows)
+    volume = float(jnp.mean(jax.vmap(embedding.log_volume)(jnp.asarray(problem.rows.observed))))
+    k = min(settings.components, max(1, len(u) // ROWS_A_COMPONENT))
+    if k < settings.components:
+        problem.run.log(f"gmm: {k} components instead of {settings.components}, for {len(u)} rows")
+    traces = [
+        _fit_once(u, seen, k, settings, key) for key in jax.random.split(problem.key, settings.restarts)
+    ]
+    best = max(traces, key=lambda trace: float(trace.curve[trace.step - 1]))
+    steps = int(best.step)
+    history = [{"step": i + 1, "loss": -float(value) - volume} for i, value in enumerate(best.curve[:steps])]
+    log_weights, means, factors = _filled_up(best.parameters, settings.components, settings.covariance)
+    energy = GaussianMixture(embedding, log_weights, means, factors, settings.covariance)
+    status = "converged" if best.converged else "ran all steps"
+    return Fit(energy, status, steps, time.perf_counter() - started, history)
+
+
+def initial_parameters(
+    u: Float[Array, "n e"], shares: Float[Array, "n k"], *, form: str, ridge: float
+) -> em.Parameters:
+    """The M-step from given responsibilities of complete rows, in the precision of `u`."""
+    return em.maximise(em.moments_of(jnp.zeros((), u.dtype), u, shares.astype(u.dtype), form), ridge, form)
+
+
+def _fit_once(u: Array, seen: Array, components: int, settings: Settings, key: PRNGKeyArray) -> em.Trace:
+    """One EM run in float64, its curve and parameters back in float32."""
+    form = settings.covariance
+    complete = bool(seen.all())
+    found = kmeans.cluster(u, None if complete else seen, components, key=key)
+    filled = u if complete else jnp.where(seen, u, found.centroids[found.labels])
+    if settings.start == "random":
+        shares = jax.random.dirichlet(key, jnp.ones(components), (len(u),))
+    else:
+        shares = jax.nn.one_hot(found.labels, components)
+    ridge = settings.reg * float(jnp.mean(jnp.var(filled, axis=0)))
+    cells = em.split(u, seen, components, form)
+    with double_precision():
+        rows, shares = (jnp.asarray(np.asarray(part), jnp.float64) for part in (filled, shares))
+        initial = initial_parameters(rows, shares, form=form, ridge=ridge)
+        trace = em.expectation_maximisation(
+            cells,
+            initial,
+            form=form,
+            ridge=ridge,
+            tolerance=settings.tolerance,
+            iterations=settings.iterations,
+        )
+        host = jax.tree.map(np.asarray, trace)
+    narrow = partial(jnp.asarray, dtype=jnp.float32)
+    return host._replace(parameters=jax.tree.map(narrow, host.parameters))
+
+
+def _filled_up(parameters: em.Parameters, components: int, form: str) -> em.Parameters:
+    """The same mixture with more components: the last one in equal parts.
+
+    A model's arrays have the shapes that its settings promise, however few rows it was fitted to.
+    """
+    k = len(parameters.means)
+    copies = components - k + 1
+    index = np.minimum(np.arange(components), k - 1)
+    shares = jnp.where(jnp.arange(components) < k - 1, 0.0, -np.log(copies))
+    factors = parameters.factors if form == "tied" else parameters.factors[index]
+    return em.Parameters(parameters.log_weights[index] + shares, parameters.means[index], factors)
+
+
+def _factor_shape(k: int, e: int, form: str) -> tuple[int, ...]:
+    if form not in FORMS:
+        raise SettingsError(f"covariance {form!r} is not known: choose one of {', '.join(FORMS)}")
+    return {"full": (k, e, e), "diagonal": (k, e), "tied": (e, e)}[form]
+
+
+GMM = Recipe(
+    name="gmm",
+    title="Mixture of Gaussians",
+    code="A1",
+    paper="Dempster, Laird & Rubin (1977); Ghahramani & Jordan (1994)",
+    formula=r"F(y) = -\log \sum_k w_k \, \mathcal{N}(y; \mu_k, \Sigma_k)",
+    about="A normalised density with exact marginals, conditionals and draws; missing cells by exact EM.",
+    energy=GaussianMixture,
+    settings=Settings,
+    skeleton=skeleton,
+    train=train,
+)

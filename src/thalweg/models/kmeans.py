@@ -1,0 +1,348 @@
+r"""K-means: the energy is the squared distance to the nearest of k points.
+
+\[ F(y) = \min_z E(y, z), \qquad E(y, z) = \| u(y) - W z \|^2, \quad z \in \{e_1, …, e_k\} \]
+
+A bounded volume of low energy (A1): exactly k points have energy 0. Coordinate descent alternates the
+minimum over z with the minimum over W, both in closed form.
+
+Lloyd (1982), *Least squares quantization in PCM*; Arthur & Vassilvitskii (2007), *k-means++: the advantages
+of careful seeding*.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from thalweg.energy.base import Scalar
+from thalweg.energy.capabilities import AbstractCompletion, AbstractEncoder, AbstractMarginal
+from thalweg.energy.spaces import Record
+from thalweg.errors import SettingsError
+from thalweg.learning.run import Fit
+from thalweg.models.embedding import Embedding
+from thalweg.models.gaussian import product
+from thalweg.models.recipe import Problem, Recipe, setting
+
+#: How many rows meet all centroids at once.
+CHUNK = 4096
+
+
+class KMeans(AbstractMarginal, AbstractCompletion, AbstractEncoder):
+    r"""\(F(y) = \min_k \sum_{e\ seen} (u_e - w_{k,e})^2\), in squared units of the embedding, not in nats.
+
+    `centroids` (k, e). The marginal is the minimum over the missing part (zero temperature), the distance
+    over the observed coordinates.
+    """
+
+    embedding: Embedding
+    centroids: Float[Array, "k e"]
+
+    @property
+    def space(self) -> Record:
+        return self.embedding.space
+
+    def distances(self, y: Float[Array, "d"], observed: Bool[Array, "d"] | None = None) -> Float[Array, "k"]:
+        """E(y, z) for each z: the squared distance to each centroid over the observed coordinates."""
+        u, seen = self.embedding.embed(y, observed)
+        return jnp.sum(jnp.where(seen, u - self.centroids, 0) ** 2, axis=1)
+
+    def __call__(self, y: Array, x: PyTree = None) -> Scalar:
+        return jnp.min(self.distances(y))
+
+    def marginal(self, y: Array, observed: Array, x: PyTree = None) -> Scalar:
+        return jnp.min(self.distances(y, observed))
+
+    def complete(self, y, observed, x=None):
+        nearest = self.centroids[jnp.argmin(self.distances(y, observed))]
+        return jnp.where(observed, y, self.embedding.unembed(nearest))
+
+    def encode(self, y: Array, observed: Array, x: PyTree = None) -> Float[Array, "k"]:
+        """The one-hot z of the nearest centroid."""
+        return jax.nn.one_hot(jnp.argmin(self.distances(y, observed)), len(self.centroids))
+
+
+class Clustering(NamedTuple):
+    """Centroids, the cluster of each row, and the mean energy before each step (nan where not run)."""
+
+    centroids: Float[Array, "k e"]
+    labels: Array
+    energy: Scalar
+    curve: Float[Array, "iterations"]
+    step: Array
+    converged: Array
+
+
+def lloyd(
+    u: Float[Array, "n e"],
+    seen: Bool[Array, "n e"] | None,
+    centroids: Float[Array, "k e"],
+    *,
+    tolerance: float = 1e-4,
+    iterations: int = 300,
+) -> Clustering:
+    """Coordinate descent from `centroids`: assign, average over what is observed, and again.
+
+    Ends where the centroids move by less than `tolerance` times the mean variance of a coordinate (summed
+    squares). An empty cluster starts anew at the row that is farthest from its own. `seen` None: all rows
+    are complete.
+    """
+    return _lloyd(
+        _chunked(u), None if seen is None else _chunked(seen), len(u), centroids, tolerance, iterations
+    )
+
+
+def plus_plus(
+    u: Float[Array, "n e"], seen: Bool[Array, "n e"] | None, clusters: int, *, key: PRNGKeyArray
+) -> Float[Array, "k e"]:
+    r"""k-means++ seeding: rows drawn with probability in proportion to their energy so far.
+
+    Of \(2 + \log k\) candidates the one that lowers the total energy most is kept (Arthur & Vassilvitskii
+    2007). Missing coordinates of a row that becomes a centroid take the mean of their column.
+    """
+    return _plus_plus(u, jnp.ones(u.shape, bool) if seen is None else seen, clusters, key)
+
+
+def descend(
+    u: Float[Array, "n e"],
+    seen: Bool[Array, "n e"] | None,
+    centroids: Float[Array, "k e"],
+    *,
+    rate: float = 0.05,
+    steps: int = 300,
+) -> Clustering:
+    """The same energy by gradient descent (Adam) for comparison: one pass over the rows a step."""
+    mask = None if seen is None else _chunked(seen)
+    return _descend(_chunked(u), mask, len(u), centroids, rate, steps)
+
+
+@partial(jax.jit, static_argnames=("count", "iterations"))
+def _lloyd(
+    u: Array, seen: Array | None, count: int, centroids: Array, tolerance: float, iterations: int
+) -> Clustering:
+    limit = tolerance * _mean_variance(u, seen, count)
+
+    def improve(state: Clustering) -> Clustering:
+        found = _assign(u, seen, count, state.centroids)
+        # A coordinate that no row of the cluster shows stays where it is.
+        means = jnp.where(found.counts > 0, found.sums / jnp.maximum(found.counts, 1), state.centroids)
+        moved = _reseed(u, seen, means, found)
+        shift = jnp.sum((moved - state.centroids) ** 2)
+        curve = state.curve.at[state.step].set(jnp.sum(found.energies) / count)
+        return Clustering(moved, found.labels, state.energy, curve, state.step + 1, shift <= limit)
+
+    start = Clustering(
+        centroids,
+        jnp.zeros(u.shape[0] * u.shape[1], jnp.int32),
+        jnp.asarray(jnp.inf, u.dtype),
+        jnp.full(iterations, jnp.nan, u.dtype),
+        jnp.asarray(0),
+        jnp.asarray(False),
+    )
+    end = jax.lax.while_loop(lambda s: (s.step < iterations) & ~s.converged, improve, start)
+    found = _assign(u, seen, count, end.centroids)
+    return end._replace(labels=found.labels[:count], energy=jnp.sum(found.energies) / count)
+
+
+class Assignment(NamedTuple):
+    """By row the label and energy; by cluster the members, and the sums and counts of what they show."""
+
+    labels: Array
+    energies: Array
+    members: Float[Array, "k"]
+    sums: Float[Array, "k e"]
+    counts: Array
+
+
+def _assign(u: Array, seen: Array | None, count: int, centroids: Array) -> Assignment:
+    k = len(centroids)
+    weight = (jnp.arange(u.shape[0] * u.shape[1]) < count).reshape(u.shape[:2]).astype(u.dtype)
+    norms = jnp.sum(centroids**2, axis=1)
+
+    def chunk(total, part):
+        rows, mask, w = part
+        known = None if mask is None else mask.astype(rows.dtype)
+        # ||u||^2 is the same for every centroid; differences, not this product, measure the energy itself.
+        squares = norms if known is None else product(known, (centroids**2).T)
+        labels = jnp.argmin(squares - 2 * product(rows, centroids.T), axis=1)
+        residual = (rows - centroids[labels]) * (1 if known is None else known)
+        shares = (labels[:, None] == jnp.arange(k)).astype(rows.dtype) * w[:, None]
+        members = jnp.sum(shares, axis=0)
+        counts = members[:, None] if known is None else product(shares.T, known)
+        sums = jax.tree.map(jnp.add, total, (members, product(shares.T, rows), counts))
+        return sums, (labels.astype(jnp.int32), jnp.sum(residual**2, axis=1) * w)
+
+    counts = jnp.zeros((k, 1 if seen is None else u.shape[2]), u.dtype)
+    start = jnp.zeros(k, u.dtype), jnp.zeros_like(centroids), counts
+    (members, sums, counts), (labels, energies) = jax.lax.scan(chunk, start, (u, seen, weight))
+    return Assignment(labels.reshape(-1), energies.reshape(-1), members, sums, counts)
+
+
+def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment) -> Array:
+    """Empty clusters at the rows that are farthest from their centroid, one each."""
+    empty = found.members == 0
+
+    def move(centroids):
+        _, farthest = jax.lax.top_k(found.energies, min(len(centroids), len(found.energies)))
+        chosen = farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, len(farthest) - 1)]
+        rows = u.reshape(-1, u.shape[2])[chosen]
+        known = True if seen is None else seen.reshape(-1, u.shape[2])[chosen]
+        return jnp.where(empty[:, None] & known, rows, centroids)
+
+    return jax.lax.cond(jnp.any(empty), move, lambda c: c, centroids)
+
+
+@partial(jax.jit, static_argnames="clusters")
+def _plus_plus(u, seen, clusters, key):
+    trials = 2 + int(math.log(clusters))
+    filled = jnp.where(seen, u, jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1))
+    masked = jnp.where(seen, u, 0)
+    norms = jnp.sum(masked**2, axis=1)
+
+    def energies(points):
+        squares = product(seen.astype(u.dtype), (points**2).T)
+        return jnp.maximum(norms[:, None] + squares - 2 * product(masked, points.T), 0)
+
+    def add(i, state):
+        centroids, nearest, key = state
+        key, draw = jax.random.split(key)
+        candidates = filled[jax.random.categorical(draw, jnp.log(nearest), shape=(trials,))]
+        reduced = jnp.minimum(nearest[:, None], energies(candidates))
+        best = jnp.argmin(jnp.sum(reduced, axis=0))
+        return centroids.at[i].set(candidates[best]), reduced[:, best], key
+
+    key, first = jax.random.split(key)
+    start = filled[jax.random.randint(first, (), 0, len(u))]
+    centroids = jnp.zeros((clusters, u.shape[1]), u.dtype).at[0].set(start)
+    return jax.lax.fori_loop(1, clusters, add, (centroids, energies(start[None])[:, 0], key))[0]
+
+
+@partial(jax.jit, static_argnames=("count", "steps"))
+def _descend(
+    u: Array, seen: Array | None, count: int, centroids: Array, rate: float, steps: int
+) -> Clustering:
+    optimiser = optax.adam(rate)
+
+    def step(state, _):
+        centroids, memory = state
+        found = _assign(u, seen, count, centroids)
+        # dF/dw_k = 2 sum over members of (w_k - u): the minimum over z passes gradients on (Danskin 1967).
+        gradient = 2 * (found.counts * centroids - found.sums) / count
+        updates, memory = optimiser.update(gradient, memory)
+        return (optax.apply_updates(centroids, updates), memory), jnp.sum(found.energies) / count
+
+    (centroids, _), curve = jax.lax.scan(step, (centroids, optimiser.init(centroids)), length=steps)
+    found = _assign(u, seen, count, centroids)
+    energy = jnp.sum(found.energies) / count
+    return Clustering(centroids, found.labels[:count], energy, curve, jnp.asarray(steps), jnp.asarray(False))
+
+
+def _mean_variance(u, seen, count):
+    rows = u.reshape(-1, u.shape[2])
+    known = (jnp.arange(len(rows)) < count)[:, None] if seen is None else seen.reshape(rows.shape)
+    number = jnp.maximum(jnp.sum(known, axis=0), 1)
+    means = jnp.sum(jnp.where(known, rows, 0), axis=0) / number
+    return jnp.mean(jnp.sum(jnp.where(known, rows - means, 0) ** 2, axis=0) / number)
+
+
+def _chunked(rows: Array) -> Array:
+    """(chunks, rows of a chunk, e), padded with zeros."""
+    size = min(CHUNK, len(rows))
+    chunks = math.ceil(len(rows) / size)
+    return jnp.pad(rows, ((0, chunks * size - len(rows)), (0, 0))).reshape(chunks, size, -1)
+
+
+def cluster(
+    u: Float[Array, "n e"],
+    seen: Bool[Array, "n e"] | None,
+    clusters: int,
+    *,
+    key: PRNGKeyArray,
+    restarts: int = 1,
+    tolerance: float = 1e-4,
+    iterations: int = 300,
+) -> Clustering:
+    """The best of `restarts` runs of `lloyd` from `plus_plus`."""
+    runs = [
+        lloyd(u, seen, plus_plus(u, seen, clusters, key=k), tolerance=tolerance, iterations=iterations)
+        for k in jax.random.split(key, restarts)
+    ]
+    return min(runs, key=lambda run: float(run.energy))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `kmeans` can be told."""
+
+    clusters: int = setting(10, "how many points of energy 0")
+    solver: str = setting("coordinate", "coordinate (Lloyd) or gradient (Adam on all rows)")
+    restarts: int = setting(4, "how many seedings; the lowest energy is kept")
+    iterations: int = setting(300, "the largest number of passes over the rows")
+    tolerance: float = setting(
+        1e-4, "stop when the centroids move by less, in mean variances of a coordinate"
+    )
+    rate: float = setting(0.05, "the step size of the gradient solver")
+    scale: str = setting("auto", "auto, column, common or none: how columns are brought to one size")
+
+    def __post_init__(self):
+        if self.solver not in ("coordinate", "gradient"):
+            raise SettingsError(f"solver {self.solver!r} is not known: choose coordinate or gradient")
+        for name in ("clusters", "restarts", "iterations"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def skeleton(space: Record, settings: Settings) -> KMeans:
+    embedding = Embedding(space, settings.scale)
+    return KMeans(embedding, jnp.zeros((settings.clusters, embedding.width)))
+
+
+def train(problem: Problem) -> Fit:
+    """Coordinate or gradient descent on the mean energy, from k-means++; missing cells cost nothing."""
+    started, settings = time.perf_counter(), problem.settings
+    embedding = Embedding(problem.space, settings.scale)
+    u, seen = embedding.rows(problem.rows)
+    mask = None if problem.rows.complete.all() else seen
+    if settings.solver == "coordinate":
+        found = cluster(
+            u,
+            mask,
+            settings.clusters,
+            key=problem.key,
+            restarts=settings.restarts,
+            tolerance=settings.tolerance,
+            iterations=settings.iterations,
+        )
+    else:
+        seeds = [
+            plus_plus(u, mask, settings.clusters, key=k)
+            for k in jax.random.split(problem.key, settings.restarts)
+        ]
+        runs = [descend(u, mask, seed, rate=settings.rate, steps=settings.iterations) for seed in seeds]
+        found = min(runs, key=lambda run: float(run.energy))
+    steps = int(found.step)
+    history = [
+        {"step": i + 1, "loss": float(value)} for i, value in enumerate(np.asarray(found.curve[:steps]))
+    ]
+    status = "converged" if found.converged else "ran all steps"
+    return Fit(KMeans(embedding, found.centroids), status, steps, time.perf_counter() - started, history)
+
+
+KMEANS = Recipe(
+    name="kmeans",
+    title="K-means",
+    code="A1",
+    paper="Lloyd (1982); Arthur & Vassilvitskii (2007)",
+    formula=r"F(y) = \min_z \| y - W z \|^2, \quad z \in \{e_1, …, e_k\}",
+    about="The squared distance to the nearest of k points: clusters, prototypes, a quick anomaly score.",
+    energy=KMeans,
+    settings=Settings,
+    skeleton=skeleton,
+    train=train,
+)

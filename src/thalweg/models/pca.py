@@ -1,0 +1,353 @@
+r"""Probabilistic principal components: a Gaussian whose covariance is a plane and a sphere.
+
+\[ F(y) = -\log \mathcal{N}(u(y); \mu, \; W W^\top + \sigma^2 I) - \log |du/dy| \]
+
+A bounded volume of low energy (A1): a slab of thickness sigma around a q-dimensional plane. The maximum of
+the likelihood is closed form, \(W = U_q (\Lambda_q - \sigma^2 I)^{1/2}\), \(\sigma^2\) the mean of the
+eigenvalues left out.
+
+Tipping & Bishop (1999), *Probabilistic principal component analysis*.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractDensity, Scalar
+from thalweg.energy.capabilities import (
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractDenoiser,
+    AbstractEncoder,
+    AbstractMarginal,
+)
+from thalweg.energy.spaces import Record
+from thalweg.errors import SettingsError
+from thalweg.learning.run import Fit
+from thalweg.models import em
+from thalweg.models.embedding import Embedding
+from thalweg.models.gaussian import LOG_TAU, double_precision, product
+from thalweg.models.recipe import Problem, Recipe, setting
+
+#: The most components that are kept where the data choose their number.
+MOST_CHOSEN = 128
+#: The least noise variance, relative to the mean variance of a coordinate: a plane through all rows has none.
+LEAST_NOISE = 1e-6
+
+
+class Posterior(NamedTuple):
+    r"""\(p(z \mid u_o)\) by its mean and the Cholesky factor of its precision, and \(\log p(u_o)\)."""
+
+    mean: Float[Array, "q"]
+    factor: Float[Array, "q q"]
+    log_density: Scalar
+
+
+class PPCA(
+    AbstractDensity,
+    AbstractMarginal,
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractEncoder,
+    AbstractDenoiser,
+):
+    r"""\(F(y) = -\log \mathcal{N}(u(y); \mu, W W^\top + \sigma^2 I)\), in nats, by the Woodbury identity.
+
+    A normalised density of the codes where all columns are real; integer columns are taken as real numbers
+    and categories as corners of their 0/1 block, so that with categories F is an energy only.
+
+    `mean` (e), `loadings` (e, q), `log_noise` the logarithm of sigma.
+    """
+
+    embedding: Embedding
+    mean: Float[Array, "e"]
+    loadings: Float[Array, "e q"]
+    log_noise: Scalar
+
+    def __check_init__(self):
+        e = self.embedding.width
+        if self.mean.shape != (e,) or self.loadings.ndim != 2 or len(self.loadings) != e:
+            raise SettingsError(
+                f"{e} coordinates need a mean ({e},) and loadings ({e}, q), not {self.mean.shape} and "
+                f"{self.loadings.shape}"
+            )
+
+    @property
+    def space(self) -> Record:
+        return self.embedding.space
+
+    def log_prob(self, y: Array, x: PyTree = None) -> Scalar:
+        u, _ = self.embedding.embed(y)
+        return self._posterior(u, None).log_density + self.embedding.log_volume()
+
+    def marginal(self, y: Array, observed: Array, x: PyTree = None) -> Scalar:
+        u, seen = self.embedding.embed(y, observed)
+        return -self._posterior(u, seen).log_density - self.embedding.log_volume(observed)
+
+    def complete(self, y, observed, x=None):
+        z = self.encode(y, observed)
+        return jnp.where(observed, y, self.embedding.unembed(self.mean + product(self.loadings, z)))
+
+    def encode(self, y: Array, observed: Array, x: PyTree = None) -> Float[Array, "q"]:
+        r"""\(E[z \mid u_o]\), in units of its prior deviation; a component that is not used has code 0."""
+        return self._posterior(*self.embedding.embed(y, observed)).mean
+
+    def sample(self, x=None, *, key):
+        """A draw from the Gaussian; integers are not rounded, a category is the largest of its block."""
+        return self.embedding.unembed(self._emit(jnp.zeros(self.loadings.shape[1]), 1.0, key=key))
+
+    def sample_given(self, y, observed, x=None, *, key):
+        posterior = self._posterior(*self.embedding.embed(y, observed))
+        drawn = self.embedding.unembed(self._emit(posterior.mean, posterior.factor, key=key))
+        return jnp.where(observed, y, drawn)
+
+    def denoise(self, y, noise, x=None):
+        r"""\(u' = \mu + \Sigma (\Sigma + D)^{-1} (u - \mu)\) with D the noise variances; exact for any D.
+
+        It is \(u - D(\Sigma + D)^{-1}(u - \mu)\), and \(\Sigma + D\) is again a plane and a diagonal.
+        """
+        u, _ = self.embedding.embed(y)
+        variances = self.embedding.noise(noise) ** 2
+        shrunk = u - variances * self._solve(jnp.exp(2 * self.log_noise) + variances, u - self.mean)
+        numeric = self.embedding.layout.numeric
+        return jnp.where(numeric, self.embedding.unembed(shrunk), y)
+
+    def _posterior(self, u: Float[Array, "e"], seen: Bool[Array, "e"] | None) -> Posterior:
+        """The latent given the seen coordinates (None: all, so that a batch factors M once)."""
+        residual = u - self.mean if seen is None else jnp.where(seen, u - self.mean, 0)
+        visible = self.loadings if seen is None else jnp.where(seen[:, None], self.loadings, 0)
+        count = len(u) if seen is None else jnp.sum(seen)
+        variance = jnp.exp(2 * self.log_noise)
+        factor = self._factor(visible, variance)
+        z = jax.scipy.linalg.cho_solve((factor, True), product(visible.T, residual) / variance)
+        # r' C^-1 r = |r - W z|^2 / sigma^2 + |z|^2: a sum of squares, where Woodbury's difference cancels.
+        squares = jnp.sum((residual - product(visible, z)) ** 2) / variance + jnp.sum(z**2)
+        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor))) + count * 2 * self.log_noise
+        return Posterior(z, factor, -0.5 * (count * LOG_TAU + log_det + squares))
+
+    def _emit(self, z_mean: Array, factor: Array | float, *, key: PRNGKeyArray) -> Float[Array, "e"]:
+        r"""\(\mu + W z + \sigma \varepsilon\) with \(z \sim \mathcal{N}(m, M^{-1})\), M = L L'."""
+        z_key, noise_key = jax.random.split(key)
+        white = jax.random.normal(z_key, z_mean.shape)
+        if not isinstance(factor, float):
+            white = jax.scipy.linalg.solve_triangular(factor, white, lower=True, trans=1)
+        noise = jnp.exp(self.log_noise) * jax.random.normal(noise_key, self.mean.shape)
+        return self.mean + product(self.loadings, z_mean + white) + noise
+
+    def _solve(self, diagonal: Float[Array, "e"], residual: Float[Array, "e"]) -> Float[Array, "e"]:
+        r"""\((W W^\top + A)^{-1} r\) for a diagonal A, by Woodbury's identity."""
+        scaled = self.loadings / diagonal[:, None]
+        factor = jnp.linalg.cholesky(jnp.eye(scaled.shape[1]) + product(self.loadings.T, scaled))
+        inner = jax.scipy.linalg.cho_solve((factor, True), product(scaled.T, residual))
+        return residual / diagonal - product(scaled, inner)
+
+    @staticmethod
+    def _factor(visible: Float[Array, "e q"], variance: Scalar) -> Float[Array, "q q"]:
+        return jnp.linalg.cholesky(jnp.eye(visible.shape[1]) + product(visible.T, visible) / variance)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `pca` can be told."""
+
+    components: int = setting(
+        0,
+        f"how many; 0: up to {MOST_CHOSEN}, chosen by held-out likelihood (95 % of variance without)",
+    )
+    iterations: int = setting(200, "the largest number of EM iterations, where cells are missing")
+    tolerance: float = setting(1e-4, "stop EM when the mean log-likelihood of a row changes by fewer nats")
+    scale: str = setting("auto", "auto, column, common or none: how columns are brought to one size")
+
+    def __post_init__(self):
+        if self.components < 0:
+            raise SettingsError(f"components must be 0 (chosen) or more, not {self.components}")
+        if self.iterations < 1:
+            raise SettingsError(f"iterations must be at least 1, not {self.iterations}")
+
+
+def skeleton(space: Record, settings: Settings) -> PPCA:
+    embedding = Embedding(space, settings.scale)
+    loadings = jnp.zeros((embedding.width, _width(embedding, settings)))
+    return PPCA(embedding, jnp.zeros(embedding.width), loadings, jnp.zeros(()))
+
+
+class Principal(NamedTuple):
+    """The mean, the principal axes in columns, the variances along them (descending) and their total."""
+
+    mean: Float[Array, "e"]
+    axes: Float[Array, "e r"]
+    variances: Float[Array, "r"]
+    total: Scalar
+
+
+class Plane(NamedTuple):
+    """The parameters of a PPCA: `loadings` (e, q) and the noise variance."""
+
+    mean: Float[Array, "e"]
+    loadings: Float[Array, "e q"]
+    variance: Scalar
+
+
+def principal(u: Float[Array, "n e"]) -> Principal:
+    """The principal axes of complete rows: of their covariance, or of the rows where those are fewer."""
+    n, e = u.shape
+    mean = jnp.mean(u, axis=0, dtype=jnp.result_type(float))
+    if n > e:
+        chunks, weight = em.chunks_of(np.asarray(u), e)
+        return _eigen(mean, _covariance(chunks, weight, mean))
+    _, deviations, axes = jnp.linalg.svd((u - mean) / np.sqrt(n), full_matrices=False)
+    return Principal(mean, axes.T, deviations**2, jnp.sum(deviations**2))
+
+
+def maximum(found: Principal, components: int) -> Plane:
+    r"""The likelihood's maximum, \(W = U_q (\Lambda_q - \sigma^2)^{1/2}\) (Tipping & Bishop 1999)."""
+    e = len(found.mean)
+    left = found.total - jnp.sum(found.variances[:components])
+    variance = jnp.maximum(left / (e - components), LEAST_NOISE * found.total / e)
+    kept = jnp.maximum(found.variances[:components] - variance, 0)
+    return Plane(found.mean, found.axes[:, :components] * jnp.sqrt(kept), variance)
+
+
+def mean_energy(found: Principal, plane: Plane) -> Scalar:
+    r"""\(\tfrac12 (\log\det 2\pi C + \mathrm{tr}\, C^{-1} S)\) in nats: the energy of a row on average."""
+    e, q = plane.loadings.shape
+    variances = jnp.sum(plane.loadings**2, axis=0) + plane.variance
+    left = (found.total - jnp.sum(found.variances[:q])) / plane.variance
+    log_det = jnp.sum(jnp.log(variances)) + (e - q) * jnp.log(plane.variance)
+    return 0.5 * (e * LOG_TAU + log_det + jnp.sum(found.variances[:q] / variances) + left)
+
+
+def expectation_maximisation(
+    cells: em.Cells, initial: Plane, *, tolerance: float = 1e-4, iterations: int = 200
+) -> tuple[Plane, list[float], bool]:
+    """EM over missing cells: their moments under the Gaussian, then the closed form for these moments.
+
+    Returns the plane, the mean energy at each E-step in nats, and whether it converged.
+    """
+    plane, curve = initial, []
+    for _ in range(iterations):
+        plane, energy = _improve(cells, plane)
+        curve.append(float(energy))
+        if len(curve) > 1 and abs(curve[-2] - curve[-1]) < tolerance:
+            return plane, curve, True
+    return plane, curve, False
+
+
+@jax.jit
+def _improve(cells: em.Cells, plane: Plane) -> tuple[Plane, Scalar]:
+    e, q = plane.loadings.shape
+    covariance = product(plane.loadings, plane.loadings.T) + plane.variance * jnp.eye(e)
+    gaussian = em.Parameters(jnp.zeros(1), plane.mean[None], jnp.linalg.cholesky(covariance))
+    moments = em.expect(cells, gaussian, "tied")
+    count = moments.counts[0]
+    mean = moments.first[0] / count
+    found = _eigen(mean, moments.second / count - jnp.outer(mean, mean))
+    return maximum(found, q), -moments.log_likelihood / count
+
+
+@jax.jit
+def _covariance(chunks: Array, weight: Array, mean: Array) -> Float[Array, "e e"]:
+    def add(total, part):
+        rows, w = part
+        centred = (rows - mean) * w[:, None]
+        return total + product(centred.T, centred), None
+
+    start = jnp.zeros((len(mean), len(mean)), mean.dtype)
+    return jax.lax.scan(add, start, (chunks, weight))[0] / jnp.sum(weight)
+
+
+def _eigen(mean: Array, covariance: Array) -> Principal:
+    variances, axes = jnp.linalg.eigh(covariance)
+    variances = jnp.maximum(variances, 0)
+    return Principal(mean, axes[:, ::-1], variances[::-1], jnp.sum(variances))
+
+
+def train(problem: Problem) -> Fit:
+    """Closed form from complete rows; by EM, whose M-step is the closed form, where cells are missing."""
+    started, settings = time.perf_counter(), problem.settings
+    embedding = Embedding(problem.space, settings.scale)
+    u, seen = embedding.rows(problem.rows)
+    complete = bool(seen.all())
+    means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1)
+    with double_precision():
+        found = jax.tree.map(np.asarray, principal(jnp.where(seen, u, means)))
+    components = _choose(found, embedding, problem)
+    with double_precision():
+        plane = maximum(found, components)
+        curve, converged = [float(mean_energy(found, plane))], True
+        if not complete:
+            plane, curve, converged = expectation_maximisation(
+                em.split(u, seen, 1, "tied"),
+                plane,
+                tolerance=settings.tolerance,
+                iterations=settings.iterations,
+            )
+        plane = jax.tree.map(np.asarray, plane)
+    if settings.components > components:
+        problem.run.log(f"pca: {components} components instead of {settings.components}, all that there are")
+    volume = float(jnp.mean(jax.vmap(embedding.log_volume)(jnp.asarray(problem.rows.observed))))
+    history = [{"step": i + 1, "loss": value - volume} for i, value in enumerate(curve)]
+    status = "closed form" if complete else "converged" if converged else "ran all steps"
+    energy = _energy(embedding, plane, settings)
+    return Fit(energy, status, len(history), time.perf_counter() - started, history)
+
+
+def _choose(found: Principal, embedding: Embedding, problem: Problem) -> int:
+    """How many components: as asked for, by the likelihood of validation rows, or 95 % of the variance."""
+    most = min(len(found.mean) - 1, len(found.variances))
+    if problem.settings.components:
+        return min(problem.settings.components, most)
+    most = min(most, MOST_CHOSEN)
+    if not len(problem.validation):
+        explained = np.cumsum(found.variances) / max(float(found.total), 1e-30)
+        return min(most, 1 + int(np.searchsorted(explained, 0.95)))
+    candidates = sorted({min(most, round(1.25**i)) for i in range(40)} | {most})
+    energies = [
+        _held_out(_energy(embedding, maximum(found, q), problem.settings), problem.validation)
+        for q in candidates
+    ]
+    return candidates[int(np.argmin(energies))]
+
+
+def _held_out(energy: PPCA, rows: Rows) -> float:
+    """The mean energy of validation rows, of at most 2,000."""
+    values, observed = jnp.asarray(rows.values[:2000]), jnp.asarray(rows.observed[:2000])
+    return float(_mean_marginal(energy, values, observed))
+
+
+@eqx.filter_jit
+def _mean_marginal(energy: PPCA, values: Array, observed: Array) -> Scalar:
+    return jnp.mean(jax.vmap(energy.marginal)(values, observed))
+
+
+def _energy(embedding: Embedding, plane: Plane, settings: Settings) -> PPCA:
+    """The plane as an energy in float32, its loadings filled up with zeros to the width settings promise."""
+    unused = _width(embedding, settings) - plane.loadings.shape[1]
+    loadings = np.pad(plane.loadings, ((0, 0), (0, unused)))
+    narrow = [np.asarray(part, np.float32) for part in (plane.mean, loadings, 0.5 * np.log(plane.variance))]
+    return PPCA(embedding, *(jnp.asarray(part) for part in narrow))
+
+
+def _width(embedding: Embedding, settings: Settings) -> int:
+    return settings.components or max(1, min(embedding.width - 1, MOST_CHOSEN))
+
+
+PCA = Recipe(
+    name="pca",
+    title="Probabilistic principal components",
+    code="A1",
+    paper="Tipping & Bishop (1999)",
+    formula=r"F(y) = -\log \mathcal{N}(y; \mu, W W^\top + \sigma^2 I)",
+    about="A Gaussian around a plane, in closed form: exact likelihood, completion, denoising and draws.",
+    energy=PPCA,
+    settings=Settings,
+    skeleton=skeleton,
+    train=train,
+)
