@@ -64,13 +64,14 @@ def test_projection_is_the_nearest_point(name):
 
 
 def test_draws_lie_in_the_space_and_differ(space):
-    draws = jax.vmap(lambda key: space.draw(key=key))(jax.random.split(jax.random.key(0), 200))
+    draws = jax.jit(jax.vmap(lambda key: space.draw(key=key)))(jax.random.split(jax.random.key(0), 200))
     assert jnp.all(jax.vmap(space.contains)(draws))
     assert jnp.all(jnp.std(draws, axis=0) > 0)
 
 
 def test_draws_of_finite_coordinates_are_uniform():
-    draws = np.asarray(jax.vmap(lambda key: MIXED.draw(key=key))(jax.random.split(jax.random.key(1), 4000)))
+    draw = jax.jit(jax.vmap(lambda key: MIXED.draw(key=key)))
+    draws = np.asarray(draw(jax.random.split(jax.random.key(1), 4000)))
     for column, size in ((2, 4), (3, 3)):
         share = np.bincount(draws[:, column].astype(int), minlength=size) / len(draws)
         # Five standard errors of a share.
