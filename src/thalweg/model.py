@@ -99,7 +99,7 @@ class Model:
         dataset, encoded = self._encode(rows)
         levels = denoising.noise_levels(self.schema, noise)
         clean = denoising.denoise(self.F, encoded, levels, self._candidates, self._start)
-        return dataset.restore(self.schema.decode(clean, like=dataset.table.slice(0, 0)))
+        return dataset.restore(self.schema.decode(np.where(encoded.observed, clean, np.nan)))
 
     def sample(self, n: int = 1, given: Mapping[str, Any] | None = None, *, seed: int = 0) -> Any:
         """`n` new rows, as a `pyarrow.Table`; conditionally where `given` maps columns to values."""
