@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +15,29 @@ from safetensors.numpy import save as write_tensors
 
 from thalweg.errors import ModelDirectoryError
 from thalweg.files import atomic_file
+from thalweg.learning.run import Run
+from thalweg.learning.trainer import Trainer
 
-#: Seconds between two checkpoints of a healthy run.
-INTERVAL = 5.0
+#: The largest share of the time that writing checkpoints may take.
+SHARE = 0.05
+
+# A position is a named tuple of pytrees of arrays that ends with `history`, a list of records.
+P = TypeVar("P", bound=tuple)
 
 
 class Checkpoint:
-    """`checkpoint.safetensors` and `metrics.jsonl` of one run directory."""
+    """`checkpoint.safetensors` and `metrics.jsonl` of one run directory; without a directory, nothing.
 
-    def __init__(self, directory: Path | None, trainer: Any, steps: int, every: int):
-        self.directory = None if directory is None else Path(directory)
-        self.trainer = trainer
-        self.written = time.monotonic()
-        self.fingerprint = _fingerprint(trainer, steps, every)
+    A checkpoint is due `interval` seconds after the last one, later where writing one takes long.
+    """
+
+    def __init__(self, run: Run, trainer: Trainer, steps: int, every: int):
+        self.directory = None if run.directory is None else Path(run.directory)
+        self.interval, self.log = run.checkpoint_every, run.log
+        self.due = time.monotonic() + self.interval
+        self.fingerprint = "" if self.directory is None else _fingerprint(trainer, steps, every)
+        self.program = "" if self.directory is None else _program(trainer)
+        self.lines: list[str] = []
 
     @property
     def path(self) -> Path:
@@ -40,54 +49,54 @@ class Checkpoint:
         assert self.directory is not None
         return self.directory / "metrics.jsonl"
 
-    def start(self, *, resume: bool) -> tuple[Any, Any, list[dict[str, Any]]]:
-        """The state, best parameters and curve to begin with: fresh, or those of the checkpoint.
+    def start(self, fresh: P, *, resume: bool) -> P:
+        """The position to begin at: `fresh`, or that of the checkpoint where there is one and `resume`.
 
         Raises `ModelDirectoryError` for a checkpoint that is damaged or belongs to another run.
         """
-        from thalweg.learning.fit import Best
-
-        initial = self.trainer.initial
-        fresh = initial, Best(initial.parameters, jnp.float32(jnp.inf), jnp.int32(0)), []
         if self.directory is None:
             return fresh
         self.directory.mkdir(parents=True, exist_ok=True)
-        if not (resume and self.path.exists()):
-            self.metrics.write_text("")
-            return fresh
-        state, best, history = self._read(fresh[:2])
-        self._rewrite(history)
-        return state, best, history
+        position = self._read(fresh) if resume and self.path.exists() else fresh
+        self._write_metrics(position[-1], anew=True)
+        return position
 
-    def save(self, state: Any, best: Any, history: list[dict[str, Any]], *, now: bool = False) -> None:
+    def save(self, position: P, *, now: bool = False) -> None:
         """Append the newest measurement; write the checkpoint if one is due."""
         if self.directory is None:
             return
-        self._rewrite(history)
-        if not now and time.monotonic() - self.written < INTERVAL:
+        self._write_metrics(position[-1])
+        began = time.monotonic()
+        if not now and began < self.due:
             return
-        leaves = jax.tree.leaves((state, best))
-        tensors = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        note = {"fingerprint": self.fingerprint, "history": json.dumps(history)}
+        *arrays, history = position
+        leaves = jax.tree.leaves(arrays)
+        tensors = {f"{i:05d}": _to_numpy(leaf) for i, leaf in enumerate(leaves)}
+        note = {"fingerprint": self.fingerprint, "program": self.program, "history": json.dumps(history)}
         blob = write_tensors(tensors, metadata=note)
-        with atomic_file(self.path, force=True) as temporary:
-            Path(temporary).write_bytes(hashlib.sha256(blob).digest() + blob)
-        self.written = time.monotonic()
+        with atomic_file(self.path, force=True) as temporary, open(temporary, "wb") as file:
+            file.write(hashlib.sha256(blob).digest())
+            file.write(blob)
+        ended = time.monotonic()
+        self.due = ended + max(self.interval, (ended - began) / SHARE if self.interval else 0.0)
 
-    def _rewrite(self, history: list[dict[str, Any]]) -> None:
+    def _write_metrics(self, history: list[dict[str, Any]], *, anew: bool = False) -> None:
         """One line a measurement, appended; written anew after a roll-back or a resumption."""
-        lines = [json.dumps(record) for record in history]
-        known = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-        if lines[: len(known)] == known:
+        lines = [json.dumps(record) for record in history[len(self.lines) :]]
+        if anew or len(history) < len(self.lines) or self._rolled_back(history):
+            self.lines = [json.dumps(record) for record in history]
+            with atomic_file(self.metrics, force=True) as temporary:
+                temporary.write_text("".join(line + "\n" for line in self.lines))
+        elif lines:
             with open(self.metrics, "a") as file:
-                file.writelines(line + "\n" for line in lines[len(known) :])
-                file.flush()
-                os.fsync(file.fileno())
-            return
-        with atomic_file(self.metrics, force=True) as temporary:
-            Path(temporary).write_text("".join(line + "\n" for line in lines))
+                file.writelines(line + "\n" for line in lines)
+            self.lines += lines
 
-    def _read(self, template: Any) -> tuple[Any, Any, list[dict[str, Any]]]:
+    def _rolled_back(self, history: list[dict[str, Any]]) -> bool:
+        known = len(self.lines)
+        return bool(known) and json.dumps(history[known - 1]) != self.lines[-1]
+
+    def _read(self, fresh: P) -> P:
         data = self.path.read_bytes()
         blob = data[32:]
         if hashlib.sha256(blob).digest() != data[:32]:
@@ -96,24 +105,50 @@ class Checkpoint:
             tensors = read_tensors(blob)
             header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
         except (SafetensorError, KeyError, ValueError) as error:
-            raise ModelDirectoryError(f"{self.path} is not a checkpoint: {error}") from None
-        if header.get("fingerprint") != self.fingerprint:
+            raise ModelDirectoryError(
+                f"{self.path} is not a checkpoint ({error}): delete it, and fit again without --resume"
+            ) from None
+        leaves, structure = jax.tree.flatten(fresh[:-1])
+        names = [f"{i:05d}" for i in range(len(leaves))]
+        if header.get("fingerprint") != self.fingerprint or set(names) != set(tensors):
             raise ModelDirectoryError(
                 f"{self.path} belongs to a run with other data, settings or seed: "
                 "resume with the same ones, or fit again without --resume"
             )
-        structure = jax.tree.structure(template)
-        leaves = [jnp.asarray(tensors[f"{i:05d}"]) for i in range(structure.num_leaves)]
-        state, best = jax.tree.unflatten(structure, leaves)
-        return state, best, json.loads(header["history"])
+        if header.get("program") != self.program:
+            self.log(
+                f"{self.path} was written with another optimiser, objective, version of JAX or number of "
+                "devices: continuing with those of now"
+            )
+        arrays = [_from_numpy(tensors[name], leaf) for name, leaf in zip(names, leaves, strict=True)]
+        return type(fresh)(*jax.tree.unflatten(structure, arrays), json.loads(header["history"]))  # type: ignore[call-arg]
 
 
-def _fingerprint(trainer: Any, steps: int, every: int) -> str:
-    """A digest of all that makes a run what it is: data, initial weights, seed and schedule."""
+def _to_numpy(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _from_numpy(array: np.ndarray, like: Any) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+    return jnp.asarray(array)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _fingerprint(trainer: Trainer, steps: int, every: int) -> str:
+    """A digest of what makes a run what it is: data, first weights, seed and schedule."""
     digest = hashlib.sha256(f"{steps},{every},{trainer.batch},{trainer.averaging}".encode())
-    key = jax.random.key_data(trainer.step_key)
-    for leaf in jax.tree.leaves((trainer.data, trainer.held_out, trainer.initial, key)):
-        array = np.ascontiguousarray(np.asarray(leaf))
+    for leaf in jax.tree.leaves((trainer.data, trainer.held_out, trainer.initial, trainer.step_key)):
+        array = np.ascontiguousarray(_to_numpy(leaf))
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _program(trainer: Trainer) -> str:
+    """A digest of the lowered step, which holds every constant of the objective and the optimiser."""
+    lowered = trainer.advance.lower(trainer.initial, jnp.int32(1), trainer.data)
+    return hashlib.sha256(lowered.as_text().encode()).hexdigest()

@@ -5,7 +5,7 @@ Pushing energies down on the data alone is enough where the architecture bounds 
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -18,7 +18,13 @@ from thalweg.errors import SettingsError
 
 
 class AbstractObjective(eqx.Module):
-    """A loss over a batch, with a memory (persistent chains, replay buffers) that training carries along."""
+    """A loss over a batch, with a memory (persistent chains, replay buffers) that training carries along.
+
+    `measures_progress` is False for a loss that stays where it is while the energy gets better, such as the
+    difference of two energies; the guard then judges only whether it is finite.
+    """
+
+    measures_progress: ClassVar[bool] = True
 
     def init(self, energy: AbstractEnergy, data: PyTree, *, key: PRNGKeyArray) -> PyTree:
         """The memory before the first step; None where the objective keeps none."""
@@ -77,13 +83,16 @@ class OrderAgnostic(AbstractObjective):
         values, observed = batch
         n, d = values.shape
         count_key, order_key, dropout_key = jax.random.split(key, 3)
-        known = jnp.sum(observed, axis=1)
+        # Values at unobserved places are never read, not even by a derivative that is multiplied by 0.
+        values = jnp.where(observed, values, 0.0)
+        known = jnp.sum(observed, axis=1, dtype=values.dtype)
         # One stratified draw for each row: the counts cover 0..m-1 evenly within every batch.
-        strata = (jax.random.permutation(count_key, n) + jax.random.uniform(order_key, (n,))) / n
-        shown = jnp.floor(strata * known).astype(jnp.int32)
+        places = jax.random.permutation(count_key, jnp.arange(n, dtype=values.dtype))
+        strata = (places + jax.random.uniform(order_key, (n,))) / n
+        shown = jnp.minimum(jnp.floor(strata * known), jnp.maximum(known - 1, 0))
         scores = jnp.where(observed, jax.random.uniform(jax.random.fold_in(order_key, 1), (n, d)), jnp.inf)
         rank = jnp.argsort(jnp.argsort(scores, axis=1), axis=1)
-        given = rank < shown[:, None]
+        given = rank.astype(values.dtype) < shown[:, None]
         keys = jax.random.split(dropout_key, n)
         log_probs = jax.vmap(lambda y, o, k: energy.masked_log_probs(y, o, key=k))(values, given, keys)
         hidden = observed & ~given

@@ -1,4 +1,4 @@
-"""Where a training happens and what comes out of it: the `Run` that is asked for and the `Fit` that results."""
+"""Where a training happens and what comes out of it: the `Run` asked for and the `Fit` that results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +14,9 @@ from thalweg.energy.base import AbstractEnergy
 class Run:
     """The surroundings of a training: nothing in it changes the result.
 
-    `directory` receives `metrics.jsonl` and the checkpoint (None: nothing is written); `resume` continues from
-    that checkpoint; `progress` draws a bar on a terminal; `log` receives one line for each event worth a line.
+    `directory` receives `metrics.jsonl` and, about every `checkpoint_every` seconds, the checkpoint (None:
+    nothing is written); `resume` continues from that checkpoint; `progress` draws a bar on a terminal; `log`
+    receives one line for each event worth a line.
     """
 
     directory: Path | None = None
@@ -23,6 +24,7 @@ class Run:
     progress: bool = True
     mesh: Mesh | None = None
     log: Callable[[str], None] = lambda line: None
+    checkpoint_every: float = 5.0
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Orderless(
         self.trunk = Trunk(width, layers, dropout=dropout, key=keys[3])
         self.number_weight = 0.1 * jax.random.normal(keys[4], (layout.numbers, 3, components, width)) / width**0.5
         # Components start spread over a standard normal, so that they differ from the first step on.
-        middles = ndtri((jnp.arange(components) + 0.5) / components)
+        middles = ndtri(jnp.asarray((np.arange(components) + 0.5) / components, jnp.float32))
         start = jnp.stack([jnp.zeros(components), middles, jnp.full(components, -1.0)])
         self.number_bias = jnp.broadcast_to(start, (layout.numbers, 3, components)).astype(jnp.float32)
         self.category_weight = 0.1 * jax.random.normal(keys[5], (layout.categories, layout.widest, width)) / width**0.5

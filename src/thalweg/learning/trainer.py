@@ -1,0 +1,201 @@
+"""The compiled pieces of a training run: the first state, `advance` and `measure`.
+
+Everything that a step reads is in `State`, and its batch is a pure function of (key, step), so that a run
+that is killed and resumed ends bitwise equal to one that was not.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from thalweg.energy.base import AbstractEnergy
+from thalweg.errors import DataError, SettingsError
+from thalweg.learning.objective import AbstractObjective
+
+#: Held-out rows that are measured at once: memory does not grow with how many there are.
+CHUNK = 1024
+
+
+class State(eqx.Module):
+    """Everything that the next step depends on; `loss` and `gradient` gather since the last measurement."""
+
+    parameters: PyTree
+    average: PyTree
+    optimiser: PyTree
+    memory: PyTree
+    order: Int[Array, "n"]
+    step: Int[Array, ""]
+    rate: Float[Array, ""]
+    healthy: Bool[Array, ""]
+    loss: Float[Array, ""]
+    gradient: Float[Array, ""]
+
+
+class Trainer:
+    """One run: `initial`, and the compiled `advance(state, until, data)` and `measure(state, held_out)`.
+
+    Raises `DataError` for rows that cannot be trained on, `SettingsError` for impossible settings.
+    """
+
+    def __init__(
+        self,
+        energy: AbstractEnergy,
+        data: PyTree,
+        objective: AbstractObjective,
+        *,
+        optimiser: optax.GradientTransformation,
+        key: PRNGKeyArray,
+        batch: int,
+        held_out: PyTree | None = None,
+        averaging: float = 0.0,
+        mesh: Mesh | None = None,
+    ):
+        self.data, self.n = _rows("training", data)
+        self.held_out: Any
+        self.held_out, self.m = _rows("held-out", held_out) if held_out is not None else (None, 0)
+        self.batch = min(batch, self.n)
+        self.epoch = self.n // self.batch
+        self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
+        if mesh is not None and self.batch % mesh.size:
+            raise SettingsError(f"a batch of {self.batch} does not divide over a mesh of {mesh.size} devices")
+        self.order_key, self.step_key, self.measure_key, memory_key = jax.random.split(key, 4)
+        parameters, self.static = eqx.partition(energy, eqx.is_inexact_array)
+        self.initial: State = jax.tree.map(_strong, self._initial(parameters, memory_key))
+        self.advance = jax.jit(self._advance)
+        self.measure = jax.jit(self._measure)
+
+    def energy(self, parameters: PyTree, *, training: bool = False) -> AbstractEnergy:
+        """The energy with these parameters; dropout and the like act in training only."""
+        return eqx.nn.inference_mode(eqx.combine(parameters, self.static), value=not training)
+
+    def learned(self, state: State) -> PyTree:
+        """The parameters that are measured and returned: the average, where there is one."""
+        return state.average if self.averaging else state.parameters
+
+    def _initial(self, parameters: PyTree, memory_key: PRNGKeyArray) -> State:
+        energy = self.energy(parameters, training=True)
+        return State(
+            parameters=parameters,
+            average=parameters if self.averaging else None,
+            optimiser=self.optimiser.init(parameters),
+            memory=self.objective.init(energy, self.data, key=memory_key),
+            order=self._order(jnp.int32(0)),
+            step=jnp.int32(0),
+            rate=jnp.float32(1),
+            healthy=jnp.array(True),
+            loss=jnp.float32(0),
+            gradient=jnp.float32(0),
+        )
+
+    def _order(self, epoch: Int[Array, ""]) -> Int[Array, "n"]:
+        return jax.random.permutation(
+            jax.random.fold_in(self.order_key, epoch), jnp.arange(self.n, dtype=jnp.int32)
+        )
+
+    def _advance(self, state: State, until: Int[Array, ""], data: PyTree) -> State:
+        """Steps until `until`, or until one is unhealthy."""
+        return jax.lax.while_loop(
+            lambda s: (s.step < until) & s.healthy, lambda s: self._step(s, data), state
+        )
+
+    def _step(self, state: State, data: PyTree) -> State:
+        order, rows = self._batch(state, data)
+
+        def loss_of(parameters):
+            energy = self.energy(parameters, training=True)
+            key = jax.random.fold_in(self.step_key, state.step)
+            return self.objective(energy, rows, state.memory, key=key)
+
+        (loss, (memory, _)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        # optax mixes integers and floats in its schedules, also where the caller has forbidden it.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.parameters)
+        updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
+        parameters = optax.apply_updates(state.parameters, updates)
+        norm = _norm(gradient)
+        sound = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite(parameters) & _finite(memory)
+        return State(
+            parameters=parameters,
+            average=self._averaged(state, parameters),
+            optimiser=optimiser,
+            memory=memory,
+            order=order,
+            step=state.step + 1,
+            rate=state.rate,
+            healthy=sound,
+            loss=state.loss + loss.astype(jnp.float32),
+            gradient=jnp.maximum(state.gradient, norm),
+        )
+
+    def _batch(self, state: State, data: PyTree) -> tuple[Int[Array, "n"], PyTree]:
+        """The rows of this step, and the order of the rows in this epoch."""
+        position = state.step % self.epoch
+        order = jax.lax.cond(
+            position == 0, lambda: self._order(state.step // self.epoch), lambda: state.order
+        )
+        index = jax.lax.dynamic_slice_in_dim(order, position * self.batch, self.batch)
+        rows = jax.tree.map(lambda leaf: leaf[index], data)
+        if self.mesh is not None:
+            shard = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
+            rows = jax.lax.with_sharding_constraint(rows, shard)
+        return order, rows
+
+    def _averaged(self, state: State, parameters: PyTree) -> PyTree:
+        if not self.averaging:
+            return None
+        # A short memory at first, so that the average does not drag the initial weights along.
+        t = state.step.astype(jnp.float32)
+        decay = jnp.minimum(self.averaging, (1 + t) / (10 + t))
+
+        def mean(a, p):
+            return decay.astype(a.dtype) * a + (1 - decay).astype(a.dtype) * p
+
+        return jax.tree.map(mean, state.average, parameters)
+
+    def _measure(self, state: State, held_out: PyTree) -> Float[Array, ""]:
+        """The held-out loss, with the same random numbers every time."""
+        energy = self.energy(self.learned(state))
+
+        def loss(rows, key):
+            return self.objective(energy, rows, state.memory, key=key)[0].astype(jnp.float32)
+
+        whole, rest = divmod(self.m, CHUNK)
+        total = jnp.float32(0)
+        if whole:
+            chunks = jax.tree.map(lambda a: a[: whole * CHUNK].reshape(whole, CHUNK, *a.shape[1:]), held_out)
+            keys = jax.random.split(self.measure_key, whole)
+            total += CHUNK * jnp.sum(jax.lax.map(lambda pair: loss(*pair), (chunks, keys)))
+        if rest:
+            total += rest * loss(jax.tree.map(lambda a: a[whole * CHUNK :], held_out), self.measure_key)
+        return total / self.m
+
+
+def _rows(what: str, data: Any) -> tuple[Any, int]:
+    """The arrays of a pytree on the device, and their one length."""
+    rows = jax.tree.map(jnp.asarray, data)
+    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(rows)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise DataError(f"{what} rows must be arrays of one length above 0, not of lengths {sorted(lengths)}")
+    return rows, lengths.pop()
+
+
+def _strong(leaf: Array) -> Array:
+    """Never a weak type, which the first step would drop and so have everything compiled a second time."""
+    leaf = jnp.asarray(leaf)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    squares = [jnp.sum(jnp.abs(leaf).astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares))) if squares else jnp.float32(0)
+
+
+def _finite(tree: PyTree) -> Bool[Array, ""]:
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
