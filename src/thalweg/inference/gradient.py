@@ -59,9 +59,11 @@ class Gradient(AbstractSolver):
 
         def descend(state):
             y, memory, energy, gradient, norm, step, _ = state
-            update, memory = optimiser.update(
-                gradient, memory, y, value=energy, grad=gradient, value_fn=problem
-            )
+            # Optax mixes dtypes, which a user may have forbidden.
+            with jax.numpy_dtype_promotion("standard"):
+                update, memory = optimiser.update(
+                    gradient, memory, y, value=energy, grad=gradient, value_fn=problem
+                )
             moved = problem.project(optax.apply_updates(y, update))
             new = measure(moved)
             broken = ~(jnp.isfinite(new[0]) & jnp.isfinite(new[2]))
