@@ -82,13 +82,25 @@ def _named(tree: PyTree, wanted: Callable[[Any], bool]) -> dict[str, Any]:
     return found
 
 
+class _Kept:
+    """A NumPy array as `eval_shape` leaves it alone: it would be taken for one of JAX's, with 32 bits."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+
 def outline(build: Callable[[], PyTree]) -> PyTree:
-    """What `build` would return, with the shapes of its arrays in place of the arrays: nothing is allocated.
+    """What `build` would return, with shapes in place of JAX's arrays: none of them is allocated.
 
     Raises `ModelDirectoryError` where it fails, whatever the reason.
     """
+
+    def kept() -> PyTree:
+        return jax.tree.map(lambda leaf: _Kept(leaf) if isinstance(leaf, np.ndarray) else leaf, build())
+
     try:
-        return eqx.filter_eval_shape(build)
+        outlined = eqx.filter_eval_shape(kept)
+        return jax.tree.map(lambda leaf: leaf.array if isinstance(leaf, _Kept) else leaf, outlined)
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ModelDirectoryError(f"no energy can be built from its settings and schema: {reason}") from error

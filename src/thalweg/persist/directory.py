@@ -103,7 +103,7 @@ class Snapshot:
         with self.open(name) as (file, size):
             if size > most:
                 raise ModelDirectoryError(f"{name} has {size:,} bytes, more than the {most:,} that are read")
-            return file.read(most + 1)
+            return file.read(size)
 
 
 def _open(directory: Path, name: str) -> BinaryIO:

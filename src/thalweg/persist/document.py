@@ -83,6 +83,8 @@ def read_document(blob: bytes) -> Document:
     for name, kind in _FIELDS.items():
         if type(record[name]) is not kind:
             raise ModelDirectoryError(f"field {name!r} of {MODEL_FILE} must be of type {kind.__name__}")
+    if record["format"] != FORMAT:
+        raise ModelDirectoryError(f"{MODEL_FILE} is in format {record['format']}, the manifest in {FORMAT}")
     rows = record["calibration"].get("rows")
     if type(rows) is not int or rows < 0 or len(record["calibration"]) > 1:
         raise ModelDirectoryError(f"field 'calibration' of {MODEL_FILE} must say how many rows there are")
