@@ -553,11 +553,13 @@ def test_links_are_not_followed(saved, tmp_path, name):
         load(saved)
 
 
-def test_links_and_pipes(saved, tmp_path):
+def test_links_and_pipes(small, saved, tmp_path):
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
     (saved / NEXT).symlink_to(copy)
     with pytest.raises(ModelDirectoryError, match=r"\.next is a symbolic link"):
         load(saved)
+    with pytest.raises(OutputError, match="symbolic link"):
+        save(small, saved, force=True)
     (copy / "README.md").unlink()
     os.mkfifo(copy / "README.md")
     with pytest.raises(ModelDirectoryError, match="not a regular file"):

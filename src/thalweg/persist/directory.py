@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from thalweg import __version__
-from thalweg.errors import ModelDirectoryError
+from thalweg.errors import ModelDirectoryError, OutputError
 from thalweg.files import atomic_directory
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
 from thalweg.persist.plain import from_json, to_json
@@ -49,6 +49,8 @@ def finish(directory: Path) -> None:
     waiting = directory / NEXT
     if not os.path.lexists(waiting):
         return
+    if waiting.is_symlink():
+        raise OutputError(f"{waiting} is a symbolic link, which is not followed: remove it")
     for name in (*CONTENTS, MANIFEST_FILE):
         if os.path.lexists(waiting / name):
             os.replace(waiting / name, directory / name)
