@@ -133,8 +133,11 @@ def test_batches_are_differentiated_row_by_row():
     np.testing.assert_allclose(found, np.broadcast_to(INVERSE, (4, 3, 3)), atol=1e-3)
 
 
-@pytest.mark.parametrize("adjoint", [Implicit(), Unrolled()], ids=["implicit", "unrolled"])
-@pytest.mark.parametrize("finite", [Enumerate(), Coordinate()], ids=["enumerate", "coordinate"])
+@pytest.mark.parametrize(
+    ("adjoint", "finite"),
+    [(Implicit(), Enumerate()), (Unrolled(), Coordinate())],
+    ids=["implicit", "unrolled"],
+)
 def test_a_mixed_minimum_moves_in_its_real_part_only(adjoint, finite):
     solver = Alternating([([1, 0, 0], DESCENT), ([0, 1, 1], finite)], rounds=5)
     start = jnp.array([1.9, 0.0, 2.0])

@@ -59,7 +59,7 @@ def test_the_gradient_of_the_loadings_is_that_of_the_joint_energy():
 
 def test_it_batches_and_compiles():
     rows = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
-    found = eqx.filter_jit(jax.vmap(Minimised(ENERGY, Descend(BFGS()))))(rows)
+    found = jax.jit(jax.vmap(Minimised(ENERGY, Descend(BFGS()))))(rows)
     np.testing.assert_allclose(found, np.einsum("ni,ij,nj->n", rows, PRECISION, rows) / 2, rtol=1e-3)
 
 

@@ -61,15 +61,22 @@ class Implicit(AbstractAdjoint):
         )
         return Outcome(value, steps.astype(jnp.int32), status.astype(jnp.int32))
 
-    def _tangent(self, linear, b):
+    def _tangent(self, hessian, b):
         def damped(v):
-            return linear(v) + self.damping * v
+            return hessian(v) + self.damping * v
 
-        if b.size > self.dense:
-            return jax.scipy.sparse.linalg.cg(damped, b, tol=1e-6)[0]
-        basis = jnp.eye(b.size, dtype=b.dtype).reshape(b.size, *b.shape)
-        hessian = jax.vmap(damped)(basis).reshape(b.size, b.size)
-        return jnp.linalg.solve(hessian, b.reshape(-1)).reshape(b.shape)
+        solve = _dense_solve if b.size <= self.dense else _conjugate_gradients
+        return jax.lax.custom_linear_solve(damped, b, solve, symmetric=True)
+
+
+def _dense_solve(linear, b):
+    basis = jnp.eye(b.size, dtype=b.dtype).reshape(b.size, *b.shape)
+    matrix = jax.vmap(linear)(basis).reshape(b.size, b.size)
+    return jnp.linalg.solve(matrix, b.reshape(-1)).reshape(b.shape)
+
+
+def _conjugate_gradients(linear, b):
+    return jax.scipy.sparse.linalg.cg(linear, b, tol=1e-6)[0]
 
 
 def stationarity(problem: Problem, y: Float[Array, "..."]) -> Float[Array, "..."]:
