@@ -49,5 +49,5 @@ def _toy(name: str) -> Dataset:
 
     density = TOYS[name]()
     keys = jax.random.split(jax.random.key(0), _TOY_ROWS)
-    points = np.asarray(jax.vmap(lambda key: density.sample(key=key))(keys), np.float64)
+    points = np.asarray(jax.jit(jax.vmap(lambda key: density.sample(key=key)))(keys), np.float64)
     return Dataset(pa.table({"x0": points[:, 0], "x1": points[:, 1]}), name)

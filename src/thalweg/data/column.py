@@ -24,15 +24,18 @@ class ColumnSchema:
 
     A continuous or datetime cell has the code \((v - origin - center) / std\), an integer \(v - minimum\), a
     category its place among `levels`. `type` names its Arrow type, `whole` says that every value was a whole
-    number (of the type's unit, for times). `minimum`, `maximum`, `std` are in the user's units (times: in the
-    type's unit), `quantiles` are 65 evenly spaced quantiles in codes, `missing` counts missing cells.
-    `levels` are the original values, sorted (dates as ISO text); a constant has one, None if all are missing.
+    number (of the type's unit, for times), `step` the largest one that all distances from the minimum are
+    multiples of: decoded dates and large integers keep to it. `minimum`, `maximum`, `std` are in the user's
+    units (times: in the type's unit), `quantiles` are 65 evenly spaced quantiles in codes, `missing` counts
+    missing cells. `levels` are the original values, sorted (dates as ISO text); a constant has one, None
+    if all are missing.
     """
 
     name: str
     kind: Kind
     type: str
     whole: bool = False
+    step: int = 1
     center: float = 0.0
     std: float = 1.0
     minimum: int | float | None = None
@@ -90,7 +93,7 @@ class ColumnSchema:
             return np.rint(codes)
         with np.errstate(over="ignore"):
             delta = codes * self.std + self.center
-        return np.rint(delta) if self.whole else delta
+        return np.rint(delta / self.step) * self.step if self.whole else delta
 
 
 def level_array(levels: tuple[Any, ...], type_: pa.DataType) -> pa.Array:

@@ -144,6 +144,7 @@ def _measured(
     center, std = _moments(values.less(column.origin))
     column = replace(column, center=center, std=std)
     if column.is_real:
+        column = replace(column, step=_step(distinct) if whole else 1)
         _refuse_collapse(column, Cells(distinct, np.ones(len(distinct), bool), values.bias), here)
     places = np.rint(np.linspace(0, len(values.values) - 1, QUANTILES)).astype(int)
     chosen = Cells(values.values[places], np.ones(QUANTILES, bool), values.bias)
@@ -157,6 +158,13 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
     return float(scaled.mean() * scale), float(scaled.std() * scale)
 
 
+def _step(distinct: np.ndarray) -> int:
+    """The greatest common divisor of the gaps between whole numbers, where float64 can still count in it."""
+    gaps = np.diff(distinct.astype(np.int64))
+    step = int(np.gcd.reduce(gaps)) if np.all(gaps > 0) else 1
+    return step if step < _LARGEST_WHOLE_FLOAT else 1
+
+
 def _refuse_collapse(column: ColumnSchema, distinct: Cells, here: str) -> None:
     """Raise `DataError` where float32 codes would merge values that are not nearly equal."""
     some = distinct.values[:: max(1, len(distinct.values) // _SAMPLE)]
@@ -165,7 +173,7 @@ def _refuse_collapse(column: ColumnSchema, distinct: Cells, here: str) -> None:
     different = len(np.unique(np.ldexp(np.rint(fraction * (1 << 22)), exponent - 22)))
     usable = np.isfinite(column.std) and column.std > 0
     codes = len(np.unique(column.encode(sample).astype(np.float32))) if usable else 0
-    if codes < 0.9 * different:
+    if codes < 0.75 * different:
         raise DataError(
             f"{here}: its values range from {column.minimum} to {column.maximum}, so far apart that others "
             "become equal in 32 bits: take logarithms, correct the extreme values, or leave it out with "

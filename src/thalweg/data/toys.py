@@ -17,7 +17,7 @@ from thalweg.energy.base import AbstractDensity, Scalar
 from thalweg.energy.spaces import Real
 
 Point = Float[Array, "2"]
-_ARC = 128
+_ARC = 64
 
 
 def _normal(value: Float[Array, "..."], scale: Float[Array, ""] | float) -> Float[Array, "..."]:
@@ -37,7 +37,7 @@ class AbstractMixture(AbstractDensity):
 
     def log_prob(self, y, x=None):
         centres = jnp.asarray(self.centres(), jnp.float32)
-        parts = _normal(y - centres, self.scale).sum(axis=-1)
+        parts = _normal(y[None, :] - centres, self.scale).sum(axis=-1)
         return jax.nn.logsumexp(parts) - math.log(len(centres))
 
     def sample(self, x=None, *, key):
@@ -47,9 +47,9 @@ class AbstractMixture(AbstractDensity):
 
 
 class TwoMoons(AbstractMixture):
-    """Two interleaved half circles, blurred: a mixture of 128 Gaussians along each arc.
+    """Two interleaved half circles, blurred: a mixture of 64 Gaussians along each arc.
 
-    The parts lie a quarter of a deviation apart, so that no seam shows.
+    The parts lie half a deviation apart, so that no seam shows.
     """
 
     space: Real = Real((2,))
@@ -101,7 +101,7 @@ class Rings(AbstractDensity):
 
     def sample(self, x=None, *, key):
         ring, noise, turn = jax.random.split(key, 3)
-        radius = jax.random.randint(ring, (), 1, 4) + self.scale * jax.random.normal(noise)
+        radius = jax.random.randint(ring, (), 1, 4).astype(float) + self.scale * jax.random.normal(noise)
         angle = jax.random.uniform(turn, maxval=2 * math.pi)
         return jnp.abs(radius) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
@@ -110,7 +110,7 @@ class Pinwheel(AbstractDensity):
     r"""Five swirling arms.
 
     A Gaussian, long in the first coordinate, is turned by one of five angles and by a twist that grows with
-    the distance from the origin: \(y = R(2\pi k/5 + twist\,\lVert a\rVert)\,a\). Turning each circle by its own
+    the distance from the origin: \(y = R(2\pi k/5 + twist\,\lVert a\rVert)\,a\). Turning a circle by its own
     angle preserves area, so \(p(y) = \frac15\sum_k N(R^{-1}y; (2, 0), diag(\sigma^2))\) exactly.
     """
 
@@ -127,7 +127,7 @@ class Pinwheel(AbstractDensity):
     def sample(self, x=None, *, key):
         which, noise = jax.random.split(key)
         arm = jnp.array([2.0, 0.0]) + jnp.array([self.long, self.narrow]) * jax.random.normal(noise, (2,))
-        return self._turn(arm, self._angle(jax.random.randint(which, (), 0, 5), arm))
+        return self._turn(arm, self._angle(jax.random.randint(which, (), 0, 5).astype(float), arm))
 
     def _angle(self, k: Scalar, y: Point) -> Scalar:
         return 2 * math.pi * k / 5 + self.twist * jnp.sqrt(jnp.maximum(jnp.sum(y**2), 1e-12))
@@ -150,8 +150,8 @@ class Checkerboard(AbstractDensity):
 
     def sample(self, x=None, *, key):
         square, place = jax.random.split(key)
-        row, pair = jnp.divmod(jax.random.randint(square, (), 0, 8), 2)
-        corner = jnp.stack([2 * pair + row % 2, row]) * 2.0 - 4.0
+        row, pair = jnp.divmod(jax.random.randint(square, (), 0, 8).astype(float), 2.0)
+        corner = jnp.stack([2 * pair + row % 2.0, row]) * 2.0 - 4.0
         return corner + 2 * jax.random.uniform(place, (2,))
 
 

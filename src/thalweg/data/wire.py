@@ -81,6 +81,7 @@ def _column_from_dict(content: Any) -> ColumnSchema:
     _check(isinstance(column.type, str), f"{here}its type is not text")
     type_ = parse_type(column.type)
     _check(isinstance(column.whole, bool), f"{here}whole is not true or false")
+    _check(_is_int(column.step) and 1 <= column.step < 1 << 53, f"{here}step is not a distance")
     _check(_is_int(column.missing) and column.missing >= 0, f"{here}missing is not a count")
     _check(
         _is_finite(column.center) and _is_finite(column.std) and column.std > 0,

@@ -1,5 +1,6 @@
 """Tables written piece by piece into one file that appears whole or not at all."""
 
+import csv
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -67,31 +68,26 @@ class Writer:
 
     def _open(self, schema: pa.Schema) -> Callable[[pa.Table], Any]:
         if self._kind in (".csv", ".tsv"):
-            return self._open_text("\t" if self._kind == ".tsv" else ",")
+            return self._open_text(schema, "\t" if self._kind == ".tsv" else ",")
         if self._kind == ".npy":
             return self._open_array(schema)
         if self._kind in (".parquet", ".pq"):
             return self._stack.enter_context(pq.ParquetWriter(self._temporary, schema)).write_table
-        # Dictionaries may grow from piece to piece, which the file format only allows as deltas.
-        options = pa.ipc.IpcWriteOptions(unify_dictionaries=False, emit_dictionary_deltas=True)
-        return self._stack.enter_context(
-            pa.ipc.new_file(str(self._temporary), schema, options=options)
-        ).write_table
+        # An Arrow file has one dictionary a column, and later pieces may hold words that it lacks.
+        plain = _plain(schema.empty_table()).schema
+        file = self._stack.enter_context(pa.ipc.new_file(str(self._temporary), plain))
+        return lambda table: file.write_table(_plain(table))
 
-    def _open_text(self, delimiter: str) -> Callable[[pa.Table], None]:
-        file = self._stack.enter_context(self._temporary.open("wb"))
-        first = True
+    def _open_text(self, schema: pa.Schema, delimiter: str) -> Callable[[pa.Table], None]:
+        with self._temporary.open("w", encoding="utf-8", newline="") as header:
+            csv.writer(header, delimiter=delimiter, lineterminator="\n").writerow(schema.names)
+        file = self._stack.enter_context(self._temporary.open("ab"))
 
         def append(table: pa.Table) -> None:
-            nonlocal first
-            style = (
-                "needed"
-                if (first and _names_special(table, delimiter)) or _special(table, delimiter)
-                else "none"
-            )
-            options = pacsv.WriteOptions(include_header=first, delimiter=delimiter, quoting_style=style)
-            pacsv.write_csv(_writable(table), file, options)
-            first = False
+            # Arrow's "needed" quotes all text or none, so it is only asked for where some text needs it.
+            style = "needed" if _special(table, delimiter) else "none"
+            options = pacsv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style=style)
+            pacsv.write_csv(_plain(table), file, options)
 
         return append
 
@@ -112,17 +108,13 @@ class Writer:
         return lambda table: pieces.append(np.stack([c.to_numpy() for c in table.columns], axis=1))
 
 
-def _writable(table: pa.Table) -> pa.Table:
+def _plain(table: pa.Table) -> pa.Table:
     columns = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in table.columns]
     return pa.table(columns, names=table.column_names)
 
 
 def _special(table: pa.Table, delimiter: str) -> bool:
-    text = (c for c in _writable(table).columns if is_text(c.type))
+    text = (c for c in _plain(table).columns if is_text(c.type))
     return any(
         pc.any(pc.match_substring_regex(c.cast(pa.string()), _SPECIAL[delimiter])).as_py() for c in text
     )
-
-
-def _names_special(table: pa.Table, delimiter: str) -> bool:
-    return any(mark in name for name in table.column_names for mark in (delimiter, '"', "\n", "\r"))

@@ -1,0 +1,315 @@
+"""Bad input: every way in which it is bad has a DataError that names the place and the remedy."""
+
+import contextlib
+import gzip
+import io
+import os
+import struct
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from thalweg.data import Schema, batches, load
+from thalweg.errors import DataError, DataWarning, ThalwegError
+
+
+def _write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+BAD_TEXT = {
+    "empty": ("", r"a\.csv is empty \(0 bytes\)"),
+    "header only": ("x,y\n", r"a\.csv has a header and no rows"),
+    "header without newline": ("x,y", r"a\.csv has a header and no rows|cannot be read"),
+    "blank": ("\n\n\n", r"a\.csv.*(no rows|cannot be read|no name)"),
+    "binary": (b"x,y\n1,\0\n", r"is binary, not text \(a zero byte at 6\)"),
+    "parquet": (b"PAR1....", r"is named \.csv but looks like a Parquet file"),
+    "zip": (b"PK\x03\x04....", r"looks like a zip archive"),
+    "pickle": (b"\x80\x04\x95", r"a Python pickle, which is never opened"),
+    "utf-16": ("x,y\n1,2\n".encode("utf-16"), r"looks like text in UTF-16; convert it"),
+    "latin-1": (b"x,y\n1,2\n3,caf\xe9\n", r"a\.csv, line 3: byte 13 \(0xe9\) is not UTF-8.*iconv -f LATIN1"),
+    "latin-1 header": (b"x,\xe9\n1,2\n", r"line 1: byte 2 \(0xe9\) is not UTF-8"),
+    "short row": ("x,y\n1,2\n3\n5,6\n", r"a\.csv, row 2 \(line 3\): 1 cells where the header has 2"),
+    "long row": ("x,y\n1,2\n3,4,5\n", r"row 2 \(line 3\): 3 cells where the header has 2"),
+    "open quote": ('x,y\n"1,2\n3,4\n', r"row 1 .* is a quotation mark left open\?"),
+    "duplicate": ("x,x\n1,2\n", r"two columns are named 'x': rename one"),
+    "unnamed": ("x,,y\n1,2,3\n", r"column 2 has no name"),
+    "no header": ("5.1,3.5\n4.9,3.0\n", r"the first line \(5\.1, 3\.5, …\) looks like data"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TEXT)
+def test_bad_text_files(tmp_path, case):
+    content, message = BAD_TEXT[case]
+    path = _write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=message):
+        load(path)
+    with pytest.raises(DataError, match=message):
+        list(batches(path))
+
+
+def test_a_word_among_numbers_is_named(tmp_path):
+    cells = [f"{i}.5" for i in range(30)]
+    cells[6] = "seven"
+    path = _write(tmp_path / "a.csv", "x\n" + "\n".join(cells) + "\n")
+    with pytest.raises(
+        DataError, match=r"a\.csv, column 'x', row 7: 'seven' is not a number.*--kind x=categorical"
+    ):
+        load(path)
+    assert load(path, kinds={"x": "categorical"}).table["x"][6].as_py() == "seven"
+    with pytest.raises(DataError, match=r"column 'x', row 7: 'seven' is not a number"):
+        load(path, kinds={"x": "continuous"})
+    with pytest.raises(DataError, match=r"column 'x', row 1: '0.5' is not an ISO date"):
+        load(path, kinds={"x": "datetime"})
+    with pytest.raises(DataError, match=r"every column is dropped"):
+        load(path, drop=["x"])
+
+
+def test_missing_files_and_names(tmp_path):
+    _write(tmp_path / "cars.csv", "x\n1\n")
+    with pytest.raises(DataError, match=r"there is no file .*car\.csv: did you mean 'cars\.csv'\?"):
+        load(tmp_path / "car.csv")
+    with pytest.raises(DataError, match=r"named 'digit': did you mean 'digits'\?"):
+        load("digit")
+    with pytest.raises(DataError, match=r"the built-in ones are digits, wine"):
+        load("qqqq")
+    with pytest.raises(DataError, match=r"files named \.xlsx are not read: it looks like a zip"):
+        load(_write(tmp_path / "a.xlsx", b"PK\x03\x04"))
+    with pytest.raises(DataError, match=r"files named \.txt are not read: Thalweg reads CSV"):
+        load(_write(tmp_path / "a.txt", "x"))
+    with pytest.raises(DataError, match=r"^int is not something to load rows from"):
+        load(3)
+
+
+def test_unknown_columns_and_kinds():
+    frame = pd.DataFrame({"age": [1, 2, 3], "size": [1.5, 2.5, 3.5]})
+    with pytest.raises(DataError, match=r"no column 'agee': did you mean 'age'"):
+        load(frame, drop=["agee"])
+    with pytest.raises(DataError, match=r"no column 'q': the columns are age, size"):
+        load(frame, kinds={"q": "integer"})
+    with pytest.raises(DataError, match=r"cannot be of kind 'categorial': did you mean 'categorical'"):
+        load(frame, kinds={"age": "categorial"})
+    with pytest.raises(DataError, match=r"column 'size': not every value is a whole number"):
+        Schema.infer(load(frame, kinds={"size": "integer"}))
+    with pytest.raises(DataError, match=r"3 different values cannot be binary"):
+        Schema.infer(load(frame, kinds={"size": "binary"}))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_damaged_columnar_files(tmp_path, suffix):
+    with pytest.raises(DataError, match=r"is not a parquet file|cannot be read, it is damaged"):
+        load(_write(tmp_path / f"text{suffix}", "x,y\n1,2\n"))
+    path = tmp_path / f"a{suffix}"
+    table = pa.table({"x": list(range(1000))})
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    _write(path, path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=rf"a\{suffix} cannot be read, it is damaged or incomplete"):
+        load(path)
+
+
+def test_cells_that_are_no_cells(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": [1, 2], "l": [[1], [2]]}), path)
+    with pytest.raises(DataError, match=r"column 'l': cells of type list.*--drop l"):
+        load(path)
+    assert load(path, drop=["l"]).table.column_names == ["x"]
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        load(pd.DataFrame({"x": [1, "a", [3]]}))
+
+
+def test_bad_npy(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"a\.npy holds Python objects \(a pickle\), which are never opened"):
+        load(path)
+    np.save(path, np.zeros((50, 4)))
+    _write(path, path.read_bytes()[:-8])
+    with pytest.raises(DataError, match=r"is truncated: its header promises an array of shape \(50, 4\)"):
+        load(path)
+    with pytest.raises(DataError, match=r"is not a npy file \(it begins with b'x,y"):
+        load(_write(path, "x,y\n"))
+    for array, message in (
+        (np.zeros((0, 3)), r"shape \(0, 3\) has no rows"),
+        (np.zeros(3, complex), "an array of complex128 is not a table"),
+        (np.array([[object()]]), "an array of object is not a table"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(array)
+
+
+def _npz_declaring(path, shape):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(1000))
+    return path
+
+
+def test_bad_npz(tmp_path):
+    path = _npz_declaring(tmp_path / "bomb.npz", (1 << 40, 4))
+    with pytest.raises(
+        DataError, match=r"bomb\.npz::x declares an array .* more than the 8 GiB that are read"
+    ):
+        load(path)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        load(_npz_declaring(tmp_path / "short.npz", (1 << 20, 4)))
+    np.savez(tmp_path / "many.npz", a=np.ones(3), b=np.ones(3))
+    with pytest.raises(DataError, match=r"has the arrays a, b: name the one to load, as in .*many\.npz::a"):
+        load(tmp_path / "many.npz")
+    with pytest.raises(DataError, match=r"has no array 'c': it has a, b"):
+        load(f"{tmp_path}/many.npz::c")
+    np.savez(tmp_path / "unequal.npz", X=np.ones((3, 2)), y=np.ones(4))
+    with pytest.raises(DataError, match=r"labels of shape \(4,\) do not fit 3 rows"):
+        load(tmp_path / "unequal.npz")
+    _write(tmp_path / "cut.npz", (tmp_path / "many.npz").read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cut\.npz cannot be read"):
+        load(tmp_path / "cut.npz")
+
+
+def test_bad_idx(tmp_path):
+    good = struct.pack(">HBBII", 0, 8, 2, 3, 2) + bytes(6)
+    path = tmp_path / "a-idx2-ubyte"
+    with pytest.raises(DataError, match=r"is not an idx file \(it begins with"):
+        load(_write(path, b"\1\2" + good[2:]))
+    with pytest.raises(DataError, match=r"shape \(3, 2\), 6 bytes, and has 5"):
+        load(_write(path, good[:-1]))
+    with pytest.raises(DataError, match="truncated within its header"):
+        load(_write(path, good[:6]))
+    with pytest.raises(DataError, match="is not an idx file"):
+        load(_write(path, b""))
+    packed = gzip.compress(good)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        load(_write(tmp_path / "b-idx2-ubyte.gz", packed[:-4]))
+
+
+def test_bad_images(tmp_path):
+    with pytest.raises(DataError, match="has no pictures in it"):
+        load(tmp_path)
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"b\.png is 4×4 pixels where a\.png is 4×3: resize"):
+        load(tmp_path)
+    _write(tmp_path / "b.png", b"not a picture")
+    with pytest.raises(DataError, match=r"b\.png cannot be read"):
+        load(tmp_path)
+    Image.fromarray(np.zeros((3, 4), np.uint16)).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="not 8 bits: convert"):
+        load(tmp_path)
+    with pytest.raises(DataError, match=r"files named \.png are not read: it looks like a PNG image"):
+        load(tmp_path / "a.png")
+
+
+def _infer(target=None, **columns):
+    return Schema.infer(load(pa.table(columns)), target)
+
+
+def test_what_cannot_be_learned():
+    with pytest.raises(DataError, match=r"has 1 row, which does not show what varies"):
+        _infer(x=[1.0])
+    with pytest.raises(DataError, match=r"has no rows"):
+        load(pd.DataFrame({"x": []}))
+    with pytest.raises(DataError, match=r"every column is constant or missing"):
+        _infer(x=[1, 1, 1])
+    with pytest.warns(DataWarning, match=r"column 'y': every cell is missing"):
+        schema = _infer(x=[1, 2, 3], y=pa.nulls(3))
+    assert schema["y"].levels == (None,)
+    with pytest.raises(DataError, match=r"column 'x', row 3: the value is -inf, not a finite number"):
+        _infer(x=[1.0, 2.0, -np.inf])
+    with pytest.raises(DataError, match=r"no column 'z' to predict: the columns are x"):
+        _infer("z", x=[1.0, 2.0])
+    with pytest.raises(DataError, match=r"did you mean 'price'"):
+        _infer("prise", price=[1.0, 2.0])
+    with pytest.raises(DataError, match=r"the target 'y' is the same in every row"):
+        _infer("y", x=[1.0, 2.0], y=[3, 3])
+    with pytest.raises(DataError, match=r"1,001 different values are too many categories.*--drop t"):
+        _infer(t=[f"w{i}" for i in range(1001)])
+    with pytest.raises(
+        DataError, match=r"60 different values in 100 cells look like an identifier.*--kind t="
+    ):
+        _infer(t=[f"w{i % 60}" for i in range(100)])
+    assert (
+        len(Schema.infer(load({"t": [f"w{i}" for i in range(60)]}, kinds={"t": "categorical"}))["t"].levels)
+        == 60
+    )
+
+
+def test_numbers_that_float32_cannot_tell_apart():
+    with pytest.raises(DataError, match=r"column 'x': its values range from 1\.0 to 1e\+300, so far apart"):
+        _infer(x=[1.0, 2.0, 1e300])
+    with pytest.raises(DataError, match="so far apart"):
+        _infer(x=[0, 1, 2, 1 << 62])
+    for fine in ([1.0, 1e308, -1e308], [1e-300, 2e-300, 3e-300], [1e15, 1e15 + 1, 1e15 + 2.5]):
+        codes = Schema.infer(load(pa.table({"x": fine}))).encode(pa.table({"x": fine})).values
+        assert np.isfinite(codes).all()
+        assert len(np.unique(codes)) == 3
+
+
+@pytest.mark.parametrize("mode", ["flip", "cut", "zero"])
+@pytest.mark.parametrize("format_", ["csv", "parquet", "arrow", "npy", "npz", "idx", "gz", "png"])
+def test_mutated_files_raise_nothing_else(tmp_path, format_, mode):
+    """Eight damaged copies of each of 24 kinds: whatever is raised is a ThalwegError."""
+    rng = np.random.default_rng([ord(c) for c in format_ + mode])
+    original = _good(tmp_path, format_)
+    content = np.frombuffer(original.read_bytes(), np.uint8)
+    for trial in range(8):
+        damaged = content.copy()
+        if mode == "flip":
+            places = rng.integers(0, len(damaged), 5)
+            damaged[places] ^= rng.integers(1, 256, 5).astype(np.uint8)
+        elif mode == "cut":
+            damaged = damaged[: rng.integers(0, len(damaged))]
+        else:
+            start = rng.integers(0, len(damaged))
+            damaged[start : start + 40] = 0
+        folder = tmp_path / f"{trial}"
+        folder.mkdir()
+        path = folder / original.name
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(ThalwegError):
+            Schema.infer(load(folder if format_ == "png" else path))
+        with contextlib.suppress(ThalwegError):
+            assert sum(batch.num_rows for batch in batches(folder if format_ == "png" else path)) > 0
+
+
+def _good(folder, format_):
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {"x": rng.normal(size=60), "n": rng.integers(0, 9, 60), "t": [f"w{i % 3}" for i in range(60)]}
+    )
+    path = folder / {"idx": "a-idx2-ubyte", "gz": "a-idx2-ubyte.gz"}.get(format_, f"a.{format_}")
+    match format_:
+        case "csv":
+            table.to_pandas().to_csv(path, index=False)
+        case "parquet":
+            pq.write_table(table, path)
+        case "arrow":
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table)
+        case "npy":
+            np.save(path, rng.normal(size=(60, 3)))
+        case "npz":
+            np.savez_compressed(path, X=rng.normal(size=(60, 3)), y=np.arange(60) % 2)
+        case "png":
+            Image.fromarray(rng.integers(0, 255, (8, 8)).astype(np.uint8)).save(path)
+        case _:
+            data = struct.pack(">HBBII", 0, 8, 2, 60, 2) + rng.integers(0, 9, 120).astype(np.uint8).tobytes()
+            path.write_bytes(gzip.compress(data) if format_ == "gz" else data)
+    return path
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = _write(tmp_path / "a.csv", "x\n1\n2\n")
+    path.chmod(0)
+    with pytest.raises(DataError, match="cannot be opened: Permission denied"):
+        load(path)
