@@ -24,13 +24,14 @@ from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError, OutputError, SettingsError
+from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit, Run
 from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
-from thalweg.persist import MODEL_FILE
+from thalweg.persist import MODEL_FILE, check_destination
 from thalweg.persist import load as load_model
 
 #: Rows kept as evidence for the report, of each kind.
@@ -65,7 +66,7 @@ def fit(
     """
     chosen, configured = _configure(recipe, objective, settings)
     directory = _directory(out, resume=resume, force=force)
-    if directory is not None and resume and (directory / MODEL_FILE).exists():
+    if directory is not None and resume and _finished(directory):
         return load_model(directory, energy=None if chosen.name != "custom" else recipe)
     began = time.monotonic()
     dataset = load(data, drop=drop, kinds=kinds) if drop or kinds or not isinstance(data, Dataset) else load_rows(data)
@@ -87,7 +88,7 @@ def fit(
     model = _calibrated(model, train, seed)
     if directory is not None:
         model.save(directory, force=True)
-        (directory / "checkpoint.safetensors").unlink(missing_ok=True)
+        (directory / CHECKPOINT).unlink(missing_ok=True)
         model.report(directory / "report.html", dataset, force=True)
     return model
 
@@ -103,21 +104,24 @@ def _configure(recipe, objective, settings) -> tuple[Recipe, Any]:
 
 
 def _directory(out: str | Path | None, *, resume: bool, force: bool) -> Path | None:
-    """The run's directory, refused where it holds something that nobody said to replace."""
+    """The run's directory, refused before any work where it holds something that nobody said to replace."""
     if out is None:
         if resume:
             raise SettingsError("resume needs the directory of the run: out=…")
         return None
     directory = Path(out)
-    if directory.exists() and not directory.is_dir():
-        raise OutputError(f"{directory} is a file: name a directory")
-    if directory.exists() and any(directory.iterdir()) and not (resume or force):
-        if (directory / "checkpoint.safetensors").exists():
-            raise OutputError(f"{directory} holds an unfinished run: continue with --resume, or start over with --force")
-        raise OutputError(f"{directory} exists already: choose another --out, or replace it with --force")
+    unfinished = (directory / CHECKPOINT).exists()
     if resume and not directory.exists():
         raise OutputError(f"{directory} does not exist: there is no run to resume")
+    if unfinished and not (resume or force):
+        raise OutputError(f"{directory} holds an unfinished run: continue with --resume, or start over with --force")
+    check_destination(directory, force=force or resume)
     return directory
+
+
+def _finished(directory: Path) -> bool:
+    """Whether there is nothing left to resume: a model, and no run that would replace it."""
+    return (directory / MODEL_FILE).exists() and not (directory / CHECKPOINT).exists()
 
 
 def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:

@@ -18,6 +18,8 @@ from thalweg.files import atomic_file
 from thalweg.learning.run import Run
 from thalweg.learning.trainer import Trainer
 
+#: The file of a run that has not ended.
+CHECKPOINT = "checkpoint.safetensors"
 #: The largest share of the time that writing checkpoints may take.
 SHARE = 0.05
 
@@ -42,7 +44,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         assert self.directory is not None
-        return self.directory / "checkpoint.safetensors"
+        return self.directory / CHECKPOINT
 
     @property
     def metrics(self) -> Path:
@@ -125,13 +127,15 @@ class Checkpoint:
 
 
 def _to_numpy(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    # bfloat16 and its kin are not NumPy's own: stored as bits.
+    return array if array.dtype.kind in "biufc" else array.view(f"u{array.dtype.itemsize}")
 
 
 def _from_numpy(array: np.ndarray, like: Any) -> jax.Array:
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    return jnp.asarray(array)
+    return jnp.asarray(array.view(like.dtype) if like.dtype.kind not in "biufc" else array)
 
 
 def _is_key(leaf: Any) -> bool:

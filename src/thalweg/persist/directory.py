@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from thalweg import __version__
 from thalweg.errors import ModelDirectoryError, OutputError
 from thalweg.files import atomic_directory
+from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
 from thalweg.persist.plain import from_json, to_json
 
@@ -142,7 +143,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _what_is_there(directory: Path) -> str:
-    if (directory / "checkpoint.safetensors").exists():
+    if (directory / CHECKPOINT).exists():
         return "the directory holds an unfinished run; continue it with `thalweg fit … --resume`"
     if any((directory / name).exists() for name in CONTENTS):
         return "the model directory is not whole; copy it again, with all its files"
