@@ -82,10 +82,11 @@ class Schema:
 
     @cached_property
     def space(self) -> Record:
-        """The record space of the codes; its grid is () where a pixel is constant, and so not in it."""
-        pixels = self.columns[: math.prod(self.grid)] if self.grid else ()
-        whole_image = all(column.kind != "constant" for column in pixels)
-        return Record(tuple(map(_space_column, self.variables)), self.grid if whole_image else ())
+        """The record space of the codes."""
+        from thalweg.energy.spaces import Record
+
+        pixels = set(self.names[: math.prod(self.grid)]) if self.grid else set()
+        return Record(tuple(_space_column(column, column.name in pixels) for column in self.variables))
 
     def encode(
         self,

@@ -135,7 +135,7 @@ class Column:
     `real`: a standardised number. `integer`: a count from 0, of `size` values in training (larger and
     negative codes are outside the training range). `categorical`: an index below `size`.
     A code is brought to mean 0 and deviation 1 by `(code - center) / spread`, and `unit` is the size of one
-    code step in the user's own units (1 for integers and categories).
+    code step in the user's own units (1 for integers and categories). A `pixel` shares its scale with the others.
     """
 
     name: str
@@ -146,6 +146,7 @@ class Column:
     center: float = 0.0
     spread: float = 1.0
     unit: float = 1.0
+    pixel: bool = False
 
     @property
     def finite(self) -> bool:
@@ -153,19 +154,13 @@ class Column:
 
 
 class Record(AbstractSpace):
-    """One row of a table: a vector with one code per column, each column of its own kind.
-
-    `grid` is the shape of an image whose pixels are the first `prod(grid)` columns; () for a plain table.
-    """
+    """One row of a table: a vector with one code per column, each column of its own kind."""
 
     columns: tuple[Column, ...] = eqx.field(static=True)
-    grid: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
         if not self.columns:
             raise SettingsError("a record needs at least one column")
-        if math.prod(self.grid) > len(self.columns):
-            raise SettingsError(f"a grid of {self.grid} needs more than the {len(self.columns)} columns there are")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class Embedding(eqx.Module):
     r"""Numbers as coordinates of comparable size, and a block of 0 and 1 for each category.
 
     `scale` is "column" (\((y - m)/s\), every column at deviation 1), "none" (the user's own units, centred),
-    "common" (the user's own units over one deviation for all columns) or "auto": pixels of a grid share one
+    "common" (the user's own units over one deviation for all columns) or "auto": pixels of an image share one
     scale, all other columns have their own.
 
     Raises `SettingsError` for any other scale.
@@ -57,9 +57,7 @@ class Embedding(eqx.Module):
 
     @property
     def layout(self) -> Layout:
-        return _layout(
-            self.space.columns, int(np.prod(self.space.grid)) if self.space.grid else 0, self.scale
-        )
+        return _layout(self.space.columns, self.scale)
 
     @property
     def width(self) -> int:
@@ -109,7 +107,7 @@ class Embedding(eqx.Module):
 
 
 @lru_cache(maxsize=64)
-def _layout(columns: tuple[Column, ...], pixels: int, scale: str) -> Layout:
+def _layout(columns: tuple[Column, ...], scale: str) -> Layout:
     numeric = np.array([column.kind != "categorical" for column in columns])
     widths = np.array([1 if column.kind != "categorical" else column.size for column in columns])
     position = np.cumsum(widths) - widths
@@ -126,23 +124,23 @@ def _layout(columns: tuple[Column, ...], pixels: int, scale: str) -> Layout:
         position=position,
         numeric=numeric,
         center=np.where(numeric, [column.center for column in columns], 0.0).astype(np.float32),
-        factor=np.where(numeric, _factors(columns, pixels, scale), 1.0).astype(np.float32),
+        factor=np.where(numeric, _factors(columns, scale), 1.0).astype(np.float32),
         categories=categories,
         blocks=blocks,
     )
 
 
-def _factors(columns: tuple[Column, ...], pixels: int, scale: str) -> np.ndarray:
+def _factors(columns: tuple[Column, ...], scale: str) -> np.ndarray:
     """What a code's distance from its centre is multiplied by."""
     unit = np.array([column.unit for column in columns], np.float64)
     spread = np.array([column.spread for column in columns], np.float64)
     own = 1 / np.where(spread > 0, spread, 1.0)
-    if scale == "column" or (scale == "auto" and not pixels):
+    if scale == "column":
         return own
     if scale == "none":
         return unit
     shared = np.array([column.kind != "categorical" for column in columns])
     if scale == "auto":
-        shared &= np.arange(len(columns)) < pixels
+        shared &= np.array([column.pixel for column in columns])
     deviation = np.sqrt(np.mean((spread * unit)[shared] ** 2)) if shared.any() else 1.0
     return np.where(shared, unit / (deviation or 1.0), own)
