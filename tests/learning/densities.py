@@ -32,8 +32,8 @@ class Network(AbstractEnergy):
     dropout: eqx.nn.Dropout
     space: Real
 
-    def __init__(self, *, key, width: int = 32):
-        self.mlp = eqx.nn.MLP("scalar", "scalar", width, 2, key=key)
+    def __init__(self, *, key, width: int = 16):
+        self.mlp = eqx.nn.MLP("scalar", "scalar", width, 1, key=key)
         self.dropout = eqx.nn.Dropout(0.1)
         self.space = Real((2,))
 

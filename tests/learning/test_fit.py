@@ -142,6 +142,7 @@ def test_the_step_is_traced_once_however_many_dispatches_there_are():
     )
     assert traces.count((32, 2)) == 1, traces
     assert traces.count((50, 2)) == 1, traces
+    assert traces.count((150, 2)) == 1, traces
 
 
 def test_history_and_metrics_say_the_same(tmp_path):
@@ -161,10 +162,12 @@ def test_history_and_metrics_say_the_same(tmp_path):
     assert lines == result.history
     assert [record["step"] for record in lines] == [1, 20, 40, 60, 80, 95]
     assert [record["epoch"] for record in lines] == [0.1, 2.0, 4.0, 6.0, 8.0, 9.5]
-    assert set(lines[0]) == {"step", "epoch", "loss", "gradient_norm", "rate", "held_out", "seconds"}
+    assert set(lines[0]) == {"step", "epoch", "loss", "gradient_norm", "rate", "probe", "held_out", "seconds"}
     first = float(-jnp.mean(jax.vmap(Normal().log_prob)(jnp.asarray(DATA))))
     assert lines[0]["loss"] == pytest.approx(first, rel=0.3)
     assert lines[-1]["loss"] < lines[0]["loss"]
+    last = float(-jnp.mean(jax.vmap(result.energy.log_prob)(jnp.asarray(DATA[::2]))))
+    assert lines[-1]["probe"] == pytest.approx(last, rel=1e-3)
     assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(lines))
     assert not list(tmp_path.glob(".*")), "temporary files were left behind"
 

@@ -65,8 +65,7 @@ def fit(
         mesh=run.mesh,
     )
     every = measure_every or max(1, min(trainer.epoch, steps // 20))
-    guard = Guard(retries, judge_loss=objective.measures_progress)
-    return _Training(trainer, steps, every, patience, guard, run).run()
+    return _Training(trainer, steps, every, patience, Guard(retries), run).run()
 
 
 def _check(**counts: int | None) -> None:
@@ -104,6 +103,8 @@ class _Training:
         start = trainer.initial
         best = Best(trainer.learned(start), jnp.float32(jnp.inf), jnp.int32(0))
         self.at = Position(start, start, best, [])
+        if trainer.objective.measures_progress:
+            guard.baseline = float(trainer.measure(start, trainer.probe))
 
     def run(self) -> Fit:
         # Outside the `try`: an interruption while the checkpoint is read must not overwrite it.
@@ -140,10 +141,11 @@ class _Training:
         return 1 if step == 0 else min((step // self.every + 1) * self.every, self.steps)
 
     def _finished(self) -> bool:
-        return int(self.at.state.step) >= self.steps or self._stalled()
+        step = int(self.at.state.step)
+        return step >= self.steps or self._stalled(step, self.at.best)
 
-    def _stalled(self) -> bool:
-        waited = int(self.at.state.step) - int(self.at.best.measured)
+    def _stalled(self, step: int, best: Best) -> bool:
+        waited = step - int(best.measured)
         return self.patience is not None and waited >= self.patience * self.every
 
     def _measured(self, state: State) -> Position:
@@ -151,7 +153,8 @@ class _Training:
         at, guard = self.at, self.guard
         record = self._record(state)
         history = [*at.history, record]
-        last = int(state.step) >= self.steps
+        best = self._better(state, record)
+        last = record["step"] >= self.steps or self._stalled(record["step"], best)
         complaint = guard.complaint(history, sound=bool(state.healthy), last=last)
         if complaint:
             healthy = guard.lower(at.healthy, complaint, self.settings.log)
@@ -159,7 +162,7 @@ class _Training:
             return at._replace(state=healthy, healthy=healthy, history=past)
         state = eqx.tree_at(lambda s: (s.loss, s.gradient), state, (jnp.float32(0), jnp.float32(0)))
         healthy = state if guard.no_worse(history) else at.healthy
-        return Position(state, healthy, self._better(state, record), history)
+        return Position(state, healthy, best, history)
 
     def _record(self, state: State) -> dict[str, Any]:
         step = int(state.step)
@@ -171,6 +174,8 @@ class _Training:
             "gradient_norm": float(state.gradient),
             "rate": float(state.rate),
         }
+        if self.trainer.objective.measures_progress:
+            record["probe"] = float(self.trainer.measure(state, self.trainer.probe))
         if self.trainer.held_out is not None:
             record["held_out"] = float(self.trainer.measure(state, self.trainer.held_out))
         return record | {"seconds": round(time.monotonic() - self.began, 3)}

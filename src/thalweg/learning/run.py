@@ -31,8 +31,10 @@ class Run:
 class Fit:
     """A finished training: the energy, why it stopped, and its curve.
 
-    `history` has one record a measurement: `step`, `loss` and, where measured, `held_out`, `gradient_norm`,
-    `seconds`. `status` is one of `converged`, `stopped early`, `ran all steps`, `closed form`.
+    `history` has one record a measurement: `step`, `epoch`, the mean `loss` and largest `gradient_norm` since
+    the last one, the step size's factor `rate`, `probe` (the loss on fixed training rows, without dropout;
+    only where the objective's loss measures progress), `held_out` (where there are such rows) and `seconds`.
+    `status` is one of `converged`, `stopped early`, `ran all steps`, `closed form`.
     """
 
     energy: AbstractEnergy

@@ -17,8 +17,10 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError, SettingsError
 from thalweg.learning.objective import AbstractObjective
 
-#: Held-out rows that are measured at once: memory does not grow with how many there are.
+#: Rows that are measured at once: memory does not grow with how many there are.
 CHUNK = 1024
+#: Training rows that are measured again and again.
+PROBE = 256
 
 
 class State(eqx.Module):
@@ -37,7 +39,7 @@ class State(eqx.Module):
 
 
 class Trainer:
-    """One run: `initial`, and the compiled `advance(state, until, data)` and `measure(state, held_out)`.
+    """One run: `initial`, and the compiled `advance(state, until, data)` and `measure(state, data)`.
 
     Raises `DataError` for rows that cannot be trained on, `SettingsError` for impossible settings.
     """
@@ -56,8 +58,9 @@ class Trainer:
         mesh: Mesh | None = None,
     ):
         self.data, self.n = _rows("training", data)
-        self.held_out: Any
-        self.held_out, self.m = _rows("held-out", held_out) if held_out is not None else (None, 0)
+        self.held_out = None if held_out is None else _rows("held-out", held_out)[0]
+        # Evenly spaced, since rows may be sorted.
+        self.probe = jax.tree.map(lambda a: a[:: -(-self.n // PROBE)], self.data)
         self.batch = min(batch, self.n)
         self.epoch = self.n // self.batch
         self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
@@ -157,22 +160,23 @@ class Trainer:
 
         return jax.tree.map(mean, state.average, parameters)
 
-    def _measure(self, state: State, held_out: PyTree) -> Float[Array, ""]:
-        """The held-out loss, with the same random numbers every time."""
+    def _measure(self, state: State, data: PyTree) -> Float[Array, ""]:
+        """The loss on all of `data`, without dropout and with the same random numbers every time."""
         energy = self.energy(self.learned(state))
 
         def loss(rows, key):
             return self.objective(energy, rows, state.memory, key=key)[0].astype(jnp.float32)
 
-        whole, rest = divmod(self.m, CHUNK)
+        n = len(jax.tree.leaves(data)[0])
+        whole, rest = divmod(n, CHUNK)
         total = jnp.float32(0)
         if whole:
-            chunks = jax.tree.map(lambda a: a[: whole * CHUNK].reshape(whole, CHUNK, *a.shape[1:]), held_out)
+            chunks = jax.tree.map(lambda a: a[: whole * CHUNK].reshape(whole, CHUNK, *a.shape[1:]), data)
             keys = jax.random.split(self.measure_key, whole)
             total += CHUNK * jnp.sum(jax.lax.map(lambda pair: loss(*pair), (chunks, keys)))
         if rest:
-            total += rest * loss(jax.tree.map(lambda a: a[whole * CHUNK :], held_out), self.measure_key)
-        return total / self.m
+            total += rest * loss(jax.tree.map(lambda a: a[whole * CHUNK :], data), self.measure_key)
+        return total / n
 
 
 def _rows(what: str, data: Any) -> tuple[Any, int]:
