@@ -1,4 +1,4 @@
-"""A model with closed forms and no training: a Gaussian over the codes of a table, with the face of `Model`."""
+"""A model with closed forms and no training: a Gaussian over a table's codes, with the face of `Model`."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace

@@ -2,7 +2,8 @@
 
 import dataclasses
 import platform
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -38,7 +39,7 @@ def models(
     output.finish({"recipe": _described(RECIPES[name])}, f"thalweg fit DATA --recipe {name}")
 
 
-def _described(recipe) -> dict:
+def _described(recipe: Any) -> dict[str, Any]:
     """A recipe as plain values."""
     from thalweg.questions import methods
 
@@ -50,7 +51,7 @@ def _described(recipe) -> dict:
     return {**words, "settings": settings, "questions": methods(recipe.energy)}
 
 
-def _catalogue(recipes) -> Table:
+def _catalogue(recipes: Iterable[Any]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "code", "title", "answers"):
         grid.add_column(heading, no_wrap=heading == "name")
@@ -61,7 +62,7 @@ def _catalogue(recipes) -> Table:
     return grid
 
 
-def _show(output: Output, recipe: dict) -> None:
+def _show(output: Output, recipe: dict[str, Any]) -> None:
     output.show(Text.assemble((recipe["name"], "bold"), f"  {recipe['title']}\n"))
     output.show(f"{recipe['about']}\n")
     output.show(facts({"taxonomy": recipe["code"], "energy": recipe["formula"], "paper": recipe["paper"]}))

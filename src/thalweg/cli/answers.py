@@ -7,7 +7,7 @@ import typer
 from thalweg.cli.app import Data, Force, Json, ModelPath, Out, Quiet, Seed, app
 from thalweg.cli.arguments import command, refuse_existing
 from thalweg.cli.output import Output
-from thalweg.cli.stream import Asked, ask, piece_seed, present, shifted
+from thalweg.cli.stream import Answered, Asked, ask, piece_seed, present, shifted
 
 Target = Annotated[
     str | None,
@@ -96,7 +96,7 @@ def complete(
     present(asked, answered, command("sample", model, "-n", 5), filled=_missing(answered, n), n=n)
 
 
-def _missing(answered, n: int) -> dict[str, list[bool]]:
+def _missing(answered: Answered, n: int) -> dict[str, list[bool]]:
     """Which of the first answers' cells were missing, by column name."""
     if answered.head is None:
         return {}
@@ -171,7 +171,7 @@ def rank(
 
     offered = load(candidates)
     answered = ask(asked, lambda model, piece, start: shifted(model.rank(piece, offered).to_table(), start))
-    present(asked, answered, command("predict", model, data), candidates=candidates)
+    present(asked, answered, command("explain", model, data), candidates=candidates)
 
 
 @app.command(epilog="Example:  [bold]thalweg explain wine-model odd.csv --top 3 --out why.csv[/bold]")

@@ -76,7 +76,7 @@ def in_order(application: typer.Typer) -> typer.Typer:
     """The application with its commands in the order of the help page, each in its panel."""
     place = {name: (i, panel) for i, (panel, name) in enumerate((p, n) for p in _PANELS for n in _PANELS[p])}
     for entry in application.registered_commands:
-        entry.name = entry.name or entry.callback.__name__
-        entry.rich_help_panel = place[entry.name][1]
-    application.registered_commands.sort(key=lambda entry: place[entry.name][0])
+        entry.name = entry.name or getattr(entry.callback, "__name__", "")
+        entry.rich_help_panel = place[str(entry.name)][1]
+    application.registered_commands.sort(key=lambda entry: place[str(entry.name)][0])
     return application

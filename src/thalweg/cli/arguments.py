@@ -64,7 +64,7 @@ def resume_command(args: list[str]) -> str | None:
     return command(*(word for word in args if word not in ("--force", "--resume")), "--resume")
 
 
-def given_values(schema, texts: dict[str, str]) -> dict[str, Any]:
+def given_values(schema: Any, texts: dict[str, str]) -> dict[str, Any]:
     """The `--given` cells in the types of their columns.
 
     Raises `SettingsError` for a name that is no column and for a text that is no number where one is needed.
@@ -78,7 +78,7 @@ def given_values(schema, texts: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _cell(column, text: str) -> Any:
+def _cell(column: Any, text: str) -> Any:
     for level in getattr(column, "levels", None) or ():
         if str(level) == text:
             return level

@@ -8,8 +8,9 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -21,7 +22,7 @@ from thalweg.errors import DataWarning, Interrupted, ThalwegError
 
 OK, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 #: typer brings its own copy of click or the real one, by version; both raise this class and its subclasses.
-UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+UsageError: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "UsageError")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -82,7 +83,7 @@ def _failed(args: list[str], error: BaseException, line: str, status: int = ERRO
     return status
 
 
-def _usage(args: list[str], error) -> int:
+def _usage(args: list[str], error: Any) -> int:
     context = getattr(error, "ctx", None)
     asked = context.command_path if context is not None else "thalweg"
     return _failed(args, error, f"error: {error.format_message()}\nsee: {asked} --help", USAGE)
@@ -110,7 +111,7 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
 
 
-def _one_line_each():
+def _one_line_each() -> Callable[..., None]:
     """A `warnings.showwarning` that prints each message once, as one line."""
     seen = set()
 

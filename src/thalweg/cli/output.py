@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +54,7 @@ class Output:
             self.err.print(Text(printable(line), style="dim"))
 
     @contextmanager
-    def working(self, what: str):
+    def working(self, what: str) -> Iterator[None]:
         """A sign of life on a terminal while something takes its time."""
         if not self.progress:
             yield

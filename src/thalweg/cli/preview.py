@@ -1,6 +1,7 @@
 """The first rows of an answer as a table that fits the terminal."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -9,6 +10,8 @@ from rich.text import Text
 
 from thalweg.cli.output import printable
 
+#: Column name -> for each row, whether the model wrote its cell.
+Marks = Mapping[str, Sequence[bool]]
 WIDEST_CELL = 28
 #: Room that a column takes besides its text.
 _GAP = 2
@@ -29,7 +32,9 @@ def cell(value: Any) -> str:
     return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"
 
 
-def preview(table, *, total: int, width: int, filled: Any = None, first: tuple[str, ...] = ()) -> Table:
+def preview(
+    table: Any, *, total: int, width: int, filled: Marks | None = None, first: Sequence[str] = ()
+) -> Table:
     """A `pyarrow.Table` of first rows as a rich table no wider than `width`.
 
     `total` is the number of rows there are in all. `filled` (column name -> booleans) marks cells that the
@@ -58,14 +63,17 @@ def preview(table, *, total: int, width: int, filled: Any = None, first: tuple[s
     return grid
 
 
-def _marked(text: str, marks, row: int) -> Text:
+def _marked(text: str, marks: Sequence[bool] | None, row: int) -> Text:
     return Text(text, style="bold green" if marks is not None and marks[row] else "")
 
 
-def _columns_that_fit(texts: dict[str, list[str]], width: int, first, filled) -> list[str]:
+def _columns_that_fit(
+    texts: dict[str, list[str]], width: int, first: Sequence[str], filled: Marks
+) -> list[str]:
     """The names to show, in the table's own order."""
     wanted = sorted(texts, key=lambda name: (name not in first, not any(filled.get(name, ()))))
-    room, shown = width - 8, set()
+    room = width - 8
+    shown: set[str] = set()
     for name in wanted:
         room -= max(map(len, [cell(name), *texts[name]])) + _GAP
         if room < 0 and shown:
@@ -74,7 +82,7 @@ def _columns_that_fit(texts: dict[str, list[str]], width: int, first, filled) ->
     return [name for name in texts if name in shown]
 
 
-def _numeric():
+def _numeric() -> set[Any]:
     import pyarrow as pa
 
     return {pa.int64(), pa.int32(), pa.int16(), pa.int8(), pa.uint8(), pa.float64(), pa.float32()}

@@ -7,10 +7,12 @@ from typing import Any
 
 from thalweg.cli.cache import keep_compiled
 from thalweg.cli.output import Output
-from thalweg.cli.preview import preview
+from thalweg.cli.preview import Marks, preview
 from thalweg.errors import DataError
 
 FIRST_ROWS = 10
+#: (model, piece, rows before the piece) -> the answer as a `pyarrow.Table`.
+Question = Callable[[Any, Any, int], Any]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Answered:
     piece: Any = None
     all: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, piece, result, keep: bool) -> None:
+    def add(self, piece: Any, result: Any, keep: bool) -> None:
         if self.head is None:
             self.piece, self.head = piece.slice(0, FIRST_ROWS), result.slice(0, FIRST_ROWS)
         self.rows += piece.num_rows
@@ -44,7 +46,7 @@ class Answered:
             self.all.extend(result.to_pylist())
 
 
-def load_model(path: str):
+def load_model(path: str) -> Any:
     """The model in this directory, ready to be asked."""
     keep_compiled()
     import thalweg
@@ -52,7 +54,7 @@ def load_model(path: str):
     return thalweg.load(path)
 
 
-def ask(asked: Asked, question: Callable[[Any, Any, int], Any]) -> Answered:
+def ask(asked: Asked, question: Question) -> Answered:
     """Put `question(model, piece, start) -> pyarrow.Table` to each piece of the data.
 
     `start` is the number of rows before the piece. The output is opened, and refused, before anything is
@@ -73,12 +75,14 @@ def ask(asked: Asked, question: Callable[[Any, Any, int], Any]) -> Answered:
     return answered
 
 
-def present(asked: Asked, answered: Answered, then: str, *, filled=None, first=(), **summary: Any) -> None:
+def present(
+    asked: Asked, answered: Answered, then: str, *, filled: Marks | None = None, **summary: Any
+) -> None:
     """Show the first rows, say where the rest lies, and name the next command."""
     output = asked.output
     if answered.head is not None and not output.json:
         width, total = output.out.width, answered.answers
-        output.show(preview(answered.head, total=total, width=width, filled=filled, first=first))
+        output.show(preview(answered.head, total=total, width=width, filled=filled))
     if asked.out:
         output.note(f"{answered.answers:,} rows written to {asked.out}")
     answers = {} if asked.out else {"answers": answered.all}
@@ -86,7 +90,7 @@ def present(asked: Asked, answered: Answered, then: str, *, filled=None, first=(
     output.finish({**record, **summary, **answers}, then)
 
 
-def _named_by_row(question, model, piece, start: int):
+def _named_by_row(question: Question, model: Any, piece: Any, start: int) -> Any:
     """The answer; an error about a row of a later piece says where that piece begins."""
     try:
         return question(model, piece, start)
@@ -96,7 +100,7 @@ def _named_by_row(question, model, piece, start: int):
         raise type(error)(f"{error} (in the piece of the data that begins at row {start})") from error
 
 
-def shifted(table, start: int, name: str = "row"):
+def shifted(table: Any, start: int, name: str = "row") -> Any:
     """The table with its row numbers counted from the start of the source."""
     if start == 0 or name not in table.column_names:
         return table

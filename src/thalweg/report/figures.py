@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AsinhLocator, LogLocator
+from matplotlib.transforms import Transform
 
 from thalweg.report.judge import flag_band
 from thalweg.report.style import FIRST, INK, MUTED, SECOND, THIRD, drawing, panels, plain, plain_ticks
@@ -36,7 +37,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], unit: str) -> Figure:
     return figure
 
 
-def _curve(history, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     points = [(r["step"], r[name]) for r in history if r.get(name) is not None and np.isfinite(r[name])]
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.array(steps), np.array(values, float)
@@ -58,10 +59,7 @@ def energy_histogram(energies: Mapping[str, Sequence[float]], unit: str) -> Figu
     finite = {name: values for name, values in finite.items() if len(values)}
     everything = np.concatenate(list(finite.values()))
     scale = _wide_scale(axes, everything, finite.get("held-out", everything))
-    edges = scale.inverted().transform(
-        np.linspace(*scale.transform([everything.min(), everything.max()]), 49)
-    )
-    edges = np.unique(edges) if everything.max() > everything.min() else everything[0] + np.array([-0.5, 0.5])
+    edges = _edges(scale, float(everything.min()), float(everything.max()))
     for name, values in finite.items():
         weights = np.full(len(values), 100 / len(values))
         colour = _COLOURS.get(name, INK)
@@ -72,12 +70,21 @@ def energy_histogram(energies: Mapping[str, Sequence[float]], unit: str) -> Figu
     return figure
 
 
-def _finite(values) -> np.ndarray:
+def _edges(scale: Transform, low: float, high: float, bins: int = 48) -> list[float]:
+    """Bins that look equally wide on the axis."""
+    if high <= low:
+        return [low - 0.5, low + 0.5]
+    start, end = scale.transform([low, high])
+    inner = scale.inverted().transform(np.linspace(start, end, bins + 1))[1:-1]
+    return [low, *(float(edge) for edge in inner), high]
+
+
+def _finite(values: Any) -> np.ndarray:
     array = np.asarray(values, float)
     return array[np.isfinite(array)]
 
 
-def _wide_scale(axes: Axes, everything: np.ndarray, centre: np.ndarray):
+def _wide_scale(axes: Axes, everything: np.ndarray, centre: np.ndarray) -> Transform:
     """A linear axis, or, where noise is far away, one that is logarithmic beyond the held-out rows."""
     spread = float(np.subtract(*np.quantile(centre, [0.95, 0.05]))) or 1.0
     if np.ptp(everything) > 30 * spread:
@@ -128,7 +135,7 @@ def marginal(column: Any, real: np.ndarray, drawn: np.ndarray) -> Figure:
 
 def _compare_numbers(axes: Axes, real: np.ndarray, drawn: np.ndarray) -> None:
     low, high = np.quantile(np.concatenate([real, drawn]), [0.002, 0.998])
-    edges = np.linspace(low, high if high > low else low + 1, 21)
+    edges = np.linspace(low, high if high > low else low + 1, 21).tolist()
     share = [np.full(len(values), 100 / max(len(values), 1)) for values in (real, drawn)]
     axes.hist(real, edges, weights=share[0], color=FIRST, alpha=0.35)
     axes.hist(drawn, edges, weights=share[1], histtype="step", color=SECOND, linewidth=1.6)
@@ -156,7 +163,7 @@ def scatter(
     low, high = np.quantile(both, 0.005, axis=0), np.quantile(both, 0.995, axis=0)
     margin = 0.06 * np.where(high > low, high - low, 1)
     for axes, points, title, colour in ((left, real, "data", FIRST), (right, drawn, "drawn", SECOND)):
-        axes.scatter(*points.T, s=7, color=colour, alpha=0.55, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=7, color=colour, alpha=0.55, linewidths=0)
         axes.set(
             xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1])
         )

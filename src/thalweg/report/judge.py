@@ -2,9 +2,10 @@
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 
-def p_values(energies, calibration) -> Float[np.ndarray, "n"]:
+def p_values(energies: ArrayLike, calibration: ArrayLike) -> Float[np.ndarray, "n"]:
     r"""Split conformal p-values \((1 + \#\{c_i \ge F\}) / (m + 1)\) against `m` sorted held-out energies.
 
     Vovk, Gammerman & Shafer (2005), *Algorithmic learning in a random world*.
@@ -14,7 +15,9 @@ def p_values(energies, calibration) -> Float[np.ndarray, "n"]:
     return (1 + above) / (len(calibration) + 1)
 
 
-def flag_band(rates, calibrated: int, tested: int, mass: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def flag_band(
+    rates: ArrayLike, calibrated: int, tested: int, mass: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Between which shares of `tested` fresh rows lie at p ≤ rate, with probability `mass` for each rate.
 
     Of rows exchangeable with the \(m\) calibration rows, the number flagged is beta-binomial with

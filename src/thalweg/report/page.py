@@ -1,15 +1,16 @@
 """`write_report`: the parts put together into one self-contained page."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from thalweg.errors import ThalwegError
+from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
 from thalweg.report import samples, training, worst
 from thalweg.report.html import LeftOut, Section, escape
-from thalweg.report.rows import look_at
+from thalweg.report.rows import Look, look_at
 
 
 def write_report(
@@ -33,7 +34,13 @@ def write_report(
 
 def page(model: Any, data: Any = None, extra_sections: Sequence[Section] = ()) -> str:
     """The page as text."""
-    look = look_at(model, data)
+    with warnings.catch_warnings():
+        # They were given when these rows came in, and would be given again for each part of the page.
+        warnings.simplefilter("ignore", DataWarning)
+        return _page(model, look_at(model, data), extra_sections)
+
+
+def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> str:
     scores = None if look is None else model.score(look.table)
     p_values = None if scores is None else scores.p_value
     parts = [

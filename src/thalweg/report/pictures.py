@@ -2,8 +2,10 @@
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.image import imsave
@@ -11,12 +13,12 @@ from matplotlib.image import imsave
 from thalweg.report.html import escape
 
 
-def pixel_columns(schema) -> list:
+def pixel_columns(schema: Any) -> list[Any]:
     """The schema's columns that are pixels, in C order; none for a table."""
     return list(schema.columns[: int(np.prod(schema.grid))]) if schema.grid else []
 
 
-def intensities(table, schema) -> Float[np.ndarray, "n h w c"]:
+def intensities(table: pa.Table, schema: Any) -> Float[np.ndarray, "n h w c"]:
     """The pixels of each row between 0 and 1, with one channel or three; nan where missing."""
     columns = pixel_columns(schema)
     cells = [table.column(c.name).to_numpy(zero_copy_only=False).astype(float) for c in columns]
@@ -46,7 +48,7 @@ def data_uri(image: Float[np.ndarray, "h w c"]) -> str:
     colour = np.nan_to_num(np.broadcast_to(image[..., :3], (*image.shape[:2], 3)))
     pixels = np.round(np.concatenate([colour, alpha], axis=-1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
-    imsave(buffer, pixels, format="png", metadata={"Software": None})
+    imsave(buffer, pixels, format="png", metadata={"Software": ""})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -1,6 +1,6 @@
 """The rows that the page looks at: those the reader gave, or the held-out ones."""
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
-
-from thalweg.errors import DataWarning
 
 #: More rows than this are thinned evenly before they are scored.
 MOST_ROWS = 20_000
@@ -32,7 +30,7 @@ class Look:
         chosen = np.unique(np.linspace(0, max(len(self) - 1, 0), min(most, len(self))).astype(int))
         return self.take(chosen)
 
-    def take(self, chosen) -> "Look":
+    def take(self, chosen: np.ndarray) -> "Look":
         return Look(self.table.take(chosen), self.numbers[chosen], self.name, self.held_out)
 
 
@@ -47,7 +45,7 @@ def look_at(model: Any, data: Any) -> Look | None:
     return Look(table, np.arange(len(rows)), "held-out rows", True)
 
 
-def hide(table: pa.Table, hidden: Bool[np.ndarray, "n d"], names) -> pa.Table:
+def hide(table: pa.Table, hidden: Bool[np.ndarray, "n d"], names: Sequence[str]) -> pa.Table:
     """The table with some cells emptied; `hidden` has a column for each of `names`."""
     for i, name in enumerate(names):
         if name in table.column_names and hidden[:, i].any():
@@ -55,13 +53,6 @@ def hide(table: pa.Table, hidden: Bool[np.ndarray, "n d"], names) -> pa.Table:
             shown = pc.if_else(pa.array(~hidden[:, i]), column, pa.scalar(None, column.type))
             table = table.set_column(table.column_names.index(name), table.field(name), shown)
     return table
-
-
-def codes(schema: Any, table: pa.Table) -> Any:
-    """`schema.encode` without its warnings, which were given when the rows came in."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
-        return schema.encode(table)
 
 
 def standardised(schema: Any, rows: Any) -> np.ndarray:

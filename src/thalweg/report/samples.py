@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from thalweg.data.rows import Rows
 from thalweg.errors import ThalwegError
 from thalweg.report import figures, pictures
 from thalweg.report.html import LeftOut, Section, figure, number, table
 from thalweg.report.judge import most_related
-from thalweg.report.rows import Look, codes, column_named, for_the_eye, hide, standardised
+from thalweg.report.rows import Look, column_named, for_the_eye, hide, standardised
 from thalweg.report.style import svg
 
 IMAGES, ROWS, COMPLETED, SEED = 36, 400, 6, 0
@@ -35,7 +37,7 @@ def _image_samples(model: Any) -> Section:
     )
 
 
-def _captions(schema: Any, rows) -> list[str]:
+def _captions(schema: Any, rows: pa.Table) -> list[str]:
     """What stands beside the pixels, such as a label."""
     beside = [c.name for c in schema.columns[int(np.prod(schema.grid)) :] if c.kind != "constant"]
     if not beside:
@@ -43,9 +45,9 @@ def _captions(schema: Any, rows) -> list[str]:
     return ["–" if cell is None else str(cell) for cell in rows.column(beside[0]).to_pylist()]
 
 
-def _table_samples(model: Any, look: Look, drawn) -> Section:
+def _table_samples(model: Any, look: Look, drawn: pa.Table) -> Section:
     schema = model.schema
-    real_rows, drawn_rows = codes(schema, look.table), codes(schema, drawn)
+    real_rows, drawn_rows = schema.encode(look.table), schema.encode(drawn)
     complete = real_rows.complete
     order = most_related(
         real_rows.values[complete] if complete.sum() > 2 else real_rows.values, len(schema.space.names)
@@ -54,11 +56,12 @@ def _table_samples(model: Any, look: Look, drawn) -> Section:
     new = [for_the_eye(schema, drawn_rows, drawn, i) for i in order[:6]]
     shown = [i for i, values in enumerate(real) if len(values) and len(new[i])]
     columns = [column_named(schema, schema.space.names[order[i]]) for i in shown]
-    small = [figure(svg(figures.marginal(column, real[i], new[i]), f"marginal{i}", f"{column.name}: its values"))
+    small = [figure(svg(figures.marginal(column, real[i], new[i]), f"marginal{i}", f"{column.name}"))
              for i, column in zip(shown, columns, strict=True)]  # fmt: skip
     reading = (
-        f"{ROWS} drawn rows (orange) and {len(look):,} rows of {look.name} (blue). The columns shown are those "
-        "most related to another one: there a model has most to get right."
+        f"{ROWS} drawn rows (orange) and {len(look):,} rows of {look.name} (blue). The columns "
+        "shown are those "
+        "most related to another one, the hardest for a model."
     )
     pair = [i for i in order if column_named(schema, schema.space.names[i]).kind != "categorical"][:2]
     beside = (
@@ -68,7 +71,7 @@ def _table_samples(model: Any, look: Look, drawn) -> Section:
     return Section("samples", "Samples", "Drawn rows should look like the data", reading, "", beside, body)
 
 
-def _scatter(schema, pair, real, drawn) -> str:
+def _scatter(schema: Any, pair: list[int], real: tuple, drawn: tuple) -> str:
     points = []
     for rows, source in (real, drawn):
         both = rows.observed[:, pair].all(axis=1)
@@ -98,8 +101,8 @@ def _image_completions(model: Any, look: Look) -> Section:
     open_ = hide(look.table, hidden, names)
     versions = {"the row": look.table, "given": open_, "best guess": model.complete(open_)}
     drawn = _draws(model, open_, 3)
-    for i in range(3 if drawn is not None else 0):
-        versions[f"draw {i + 1}"] = drawn.take(np.arange(i, drawn.num_rows, 3))
+    if drawn is not None:
+        versions |= {f"draw {i + 1}": drawn.take(np.arange(i, drawn.num_rows, 3)) for i in range(3)}
     blank = np.tile(_lower_mask(schema), (len(look), 1, 1, 1))
     columns = []
     for name, version in versions.items():
@@ -111,21 +114,22 @@ def _image_completions(model: Any, look: Look) -> Section:
         "completions",
         "Completions",
         "The lower half was hidden and is guessed from the upper",
-        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; each draw is "
+        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; "
+        "each draw is "
         "one of the possibilities.",
         pictures.strips(list(versions), rows),
     )
 
 
-def _lower_mask(schema) -> np.ndarray:
+def _lower_mask(schema: Any) -> np.ndarray:
     """Which pixels are hidden, as an image of one channel."""
     images = pictures.shaped(np.zeros((1, int(np.prod(schema.grid)))), schema.grid)
-    mask = np.zeros(images.shape[1:3], bool)
-    mask[mask.shape[0] // 2 :] = True
-    return mask[None, :, :, None]
+    mask = np.zeros((1, images.shape[1], images.shape[2], 1), bool)
+    mask[:, images.shape[1] // 2 :] = True
+    return mask
 
 
-def _lower_half(schema) -> set[str]:
+def _lower_half(schema: Any) -> set[str]:
     """The names of the hidden columns: the lower half of the pixels, and what stands beside them."""
     count = int(np.prod(schema.grid))
     image = pictures.shaped(np.arange(count)[None], schema.grid)[0]
@@ -133,7 +137,7 @@ def _lower_half(schema) -> set[str]:
     return {column.name for i, column in enumerate(schema.columns) if i >= count or i in hidden}
 
 
-def _draws(model: Any, rows, n: int):
+def _draws(model: Any, rows: pa.Table, n: int) -> pa.Table | None:
     """Joint draws of the hidden cells; None for a model that cannot draw."""
     try:
         return model.complete(rows, n=n, seed=SEED)
@@ -144,11 +148,11 @@ def _draws(model: Any, rows, n: int):
 def _table_completions(model: Any, look: Look) -> Section | LeftOut:
     schema = model.schema
     look = look.thinned(200)
-    truth = codes(schema, look.table)
+    truth = schema.encode(look.table)
     hidden = truth.observed & (np.random.default_rng(SEED).random(truth.observed.shape) < 0.3)
     if not hidden.any():
         return LeftOut("Completions", "the rows have no cells to hide")
-    filled = codes(schema, model.complete(hide(look.table, hidden, schema.space.names)))
+    filled = schema.encode(model.complete(hide(look.table, hidden, schema.space.names)))
     judged = [_judged(schema, i, truth.values[hidden[:, i], i], filled.values[hidden[:, i], i])
               for i in range(hidden.shape[1]) if hidden[:, i].any()]  # fmt: skip
     judged.sort(key=lambda row: -row[-1])
@@ -158,15 +162,17 @@ def _table_completions(model: Any, look: Look) -> Section | LeftOut:
     saved = float(np.mean([row[-1] for row in judged]))
     title = f"Guesses save {100 * saved:.0f} % of the error that the column's mean or mode makes"
     reading = (
-        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed from what "
-        "was left of their rows. Errors of numbers are in the column's standard deviations (root mean square), "
+        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed "
+        "from what "
+        "was left of their rows. Errors of numbers are in the column's standard deviations (root mean "
+        "square), "
         "those of categories the share that is wrong."
     )
     beside = _guesses(schema, truth, filled, hidden)
     return Section("completions", "Completions", title, reading, "", beside, body)
 
 
-def _guesses(schema, truth, filled, hidden) -> str:
+def _guesses(schema: Any, truth: Rows, filled: Rows, hidden: np.ndarray) -> str:
     """Truth against guess of the numbers, standardised; nothing where no number was hidden."""
     shown = hidden & np.array([column.kind != "categorical" for column in schema.space.columns])
     z, guess = standardised(schema, truth)[shown], standardised(schema, filled)[shown]
@@ -178,7 +184,7 @@ def _guesses(schema, truth, filled, hidden) -> str:
     )
 
 
-def _judged(schema, i: int, truth, guess) -> tuple:
+def _judged(schema: Any, i: int, truth: np.ndarray, guess: np.ndarray) -> tuple:
     """One column: name, cells, error of the guess, error of the mean or mode, share saved."""
     column = schema.space.columns[i]
     if column.kind == "categorical":

@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", FIRST: "first", SECOND: "
 #: Inches; a phone shows a figure of this width at its own size.
 WIDTH, HEIGHT = 4.6, 3.0
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "thalweg",
     "font.family": "sans-serif",
@@ -52,7 +53,7 @@ _SETTINGS = {
 def drawing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw in this style, and leave matplotlib's own settings as they were."""
 
-    def styled(*args, **kwargs) -> Figure:
+    def styled(*args: Any, **kwargs: Any) -> Figure:
         with matplotlib.rc_context(_SETTINGS):
             return draw(*args, **kwargs)
 
@@ -61,7 +62,9 @@ def drawing(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def panels(rows=1, columns=1, *, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+def panels(
+    rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = HEIGHT
+) -> tuple[Figure, list[Axes]]:
     """An empty figure and its axes in reading order, without pyplot and its global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -161,7 +161,7 @@ def _gap_reading(medians: Mapping[str, float]) -> str:
     return text + " Where the axis bends, it is logarithmic, so that far-off noise still fits."
 
 
-def calibration(model: Any, look: Look | None, look_p) -> Section | LeftOut:
+def calibration(model: Any, look: Look | None, look_p: Any) -> Section | LeftOut:
     """The share of rows flagged against the rate asked for."""
     sets = model.evidence.get("energies", {})
     held_out = np.sort(np.asarray(sets.get("held-out", ()), float))
@@ -169,8 +169,9 @@ def calibration(model: Any, look: Look | None, look_p) -> Section | LeftOut:
         return LeftOut(
             "Calibration", f"{len(held_out)} held-out rows are too few to draw a curve of p-values"
         )
-    new = look is not None and not look.held_out and look.name != model.card.get("data")
-    curves = {look.name: np.asarray(look_p)} if new else {}
+    curves = {}
+    if look is not None and not look.held_out and look.name != model.card.get("data"):
+        curves[look.name] = np.asarray(look_p)
     fresh = list(curves)
     for name in sets:
         if name != "held-out" and len(sets[name]):
@@ -185,7 +186,8 @@ def calibration(model: Any, look: Look | None, look_p) -> Section | LeftOut:
         "Share flagged against rate asked for",
     )
     reading = (
-        f"p-values are measured against {number(len(held_out))} held-out rows. Rows of the same kind stay in the "
+        f"p-values are measured against {number(len(held_out))} held-out rows. Rows of the same kind stay "
+        "in the "
         "band around the dashed line; a curve above it is stranger than the held-out rows, one below it more "
         "ordinary"
         + (", as rows are that training saw." if "train" in curves else ".")

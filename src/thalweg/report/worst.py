@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
@@ -40,7 +41,7 @@ def _reading(model: Any) -> str:
     )
 
 
-def _card(model, rows: Look, told, i: int, scores, place: int) -> str:
+def _card(model: Any, rows: Look, told: Any, i: int, scores: Any, place: int) -> str:
     """One row: its number, how strange it is, and why."""
     p = number(float(scores.p_value[place]), 2)
     head = f"row {number(int(rows.numbers[i]))}"
@@ -54,7 +55,7 @@ def _short(counted: str) -> str:
     return counted if counted == "nats" else ""
 
 
-def _pictured(model, rows: Look, told, i: int) -> str:
+def _pictured(model: Any, rows: Look, told: Any, i: int) -> str:
     """The image, the heat of release, and every pixel at the value it would take."""
     schema = model.schema
     image = pictures.intensities(rows.table.slice(i, 1), schema)[0]
@@ -71,7 +72,7 @@ def _pictured(model, rows: Look, told, i: int) -> str:
     return f'<div class="strip">{"".join(tiles)}</div>'
 
 
-def _cells(model, rows: Look, told, i: int, *, pixels: bool) -> str:
+def _cells(model: Any, rows: Look, told: Any, i: int, *, pixels: bool) -> str:
     """The cells that release most: value, release, suggestion; for an image those beside its pixels."""
     release = np.nan_to_num(np.asarray(told.release, float)[i])
     count = int(np.prod(model.schema.grid)) if pixels else 0
@@ -87,7 +88,7 @@ def _cells(model, rows: Look, told, i: int, *, pixels: bool) -> str:
     return table(("column", "value", f"release ({_short(unit(model)) or 'energy'})", "suggestion"), lines)
 
 
-def _value(source, name: str, row: int) -> Any:
+def _value(source: pa.Table, name: str, row: int) -> Any:
     if name not in source.column_names:
         return None
     cell = source.column(name)[row].as_py()
