@@ -18,8 +18,8 @@ Scalar = Float[Array, ""]
 class AbstractEnergy(eqx.Module):
     r"""A scalar function \(F(y, x)\) of one point; batches are `jax.vmap`, in the procedures.
 
-    `f + g` is the product of two experts, `beta * f` a change of temperature, `f.given(x)` fixes the input and
-    `f.clamped(values, observed)` fixes part of the answer.
+    `f + g` is the product of two experts, `beta * f` a change of temperature, `f.given(x)` fixes the input
+    and `f.clamped(values, observed)` fixes part of the answer.
     """
 
     # To a type checker a read-only property, which a subclass may define as a field or as a property.
@@ -66,8 +66,8 @@ class AbstractDensity(AbstractEnergy):
 
     @abstractmethod
     def log_prob(self, y: Float[Array, "..."], x: PyTree = None) -> Scalar:
-        r"""\(\log p(y \mid x)\) in nats, with respect to counting measure on discrete coordinates and Lebesgue
-        measure on real ones."""
+        r"""\(\log p(y \mid x)\) in nats, with respect to counting measure on discrete coordinates and
+        Lebesgue measure on real ones."""
 
     @abstractmethod
     def sample(self, x: PyTree = None, *, key: PRNGKeyArray) -> Float[Array, "..."]:
@@ -90,7 +90,7 @@ class FunctionEnergy(AbstractEnergy):
 def energy_of(function: Callable, space: AbstractSpace) -> FunctionEnergy:
     """An energy from any function of `y` (and `x`) that returns a scalar.
 
-    `function` may be a plain function, or a callable pytree such as an `equinox.Module`, whose arrays are then
-    trained by `fit`.
+    `function` may be a plain function, or a callable pytree such as an `equinox.Module`, whose arrays are
+    then trained by `fit`.
     """
     return FunctionEnergy(function, space)

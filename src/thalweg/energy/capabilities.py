@@ -1,8 +1,8 @@
 r"""What some energies can do exactly, as small abstract classes.
 
 The generic procedures take any energy. Where an energy is also one of these, each question takes the exact
-shortcut instead, in one place. `observed` is a boolean per coordinate; the values of `y` where it is False are
-never read.
+shortcut instead, in one place. `observed` is a boolean per coordinate; the values of `y` where it is False
+are never read.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,9 @@ class AbstractCompletion(AbstractEnergy):
     """An energy with a closed form for the best guess of the missing part."""
 
     @abstractmethod
-    def complete(self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None) -> Float[Array, "d"]:
+    def complete(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None
+    ) -> Float[Array, "d"]:
         """`y` with each missing coordinate replaced by its conditional mean (real and integer columns, not
         rounded) or its most probable value (categories)."""
 

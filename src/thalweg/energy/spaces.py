@@ -1,7 +1,8 @@
 r"""Where `y` lives: real boxes, binary and categorical lattices, and the mixed columns of a table's row.
 
 A space knows its shape, how to project onto itself, how to enumerate itself when it is finite, and a
-reference point drawn over it. Every point is one float32 array: a category is its index, a binary value 0 or 1.
+reference point drawn over it. Every point is one float32 array: a category is its index, a binary value 0
+or 1.
 """
 
 import math
@@ -135,7 +136,8 @@ class Column:
     `real`: a standardised number. `integer`: a count from 0, of `size` values in training (larger and
     negative codes are outside the training range). `categorical`: an index below `size`.
     A code is brought to mean 0 and deviation 1 by `(code - center) / spread`, and `unit` is the size of one
-    code step in the user's own units (1 for integers and categories). A `pixel` shares its scale with the others.
+    code step in the user's own units (1 for integers and categories). A `pixel` shares its scale with the
+    others.
     """
 
     name: str
