@@ -308,3 +308,9 @@ def test_observed_values_may_lie_outside_the_space():
     start, observed = jnp.array([0.0, 1.0, 9.0]), jnp.array([False, True, True])
     solution = minimise(energy, start, solver=Gradient(steps=2000), observed=observed)
     np.testing.assert_allclose(solution.value, [9.0, 1.0, 9.0], atol=1e-3)
+
+
+def test_a_bad_status_in_a_batch_raises():
+    solver = Gradient(optax.sgd(1e-3), steps=5)
+    with pytest.raises(Exception, match="NotConverged: the minimum was not reached"):
+        jax.vmap(lambda y: minimise(quadratic(), y, solver=solver).value)(jnp.zeros((2, 3)))

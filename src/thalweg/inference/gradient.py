@@ -20,9 +20,10 @@ class Gradient(AbstractSolver):
     r"""\(y \leftarrow P(y + u(\nabla F(y)))\): one update \(u\) of the optimiser, then the projection on the
     space.
 
-    Moves real coordinates only. It has converged when the greatest component of the gradient, those pressed
-    against a bound excepted, is at most `tolerance` times the greater of 1 and its value at the start. Keep
-    one optimiser for many calls: a new one is compiled again.
+    Moves real coordinates only: a finite one that is free is an error or, where the mask is traced and cannot
+    be looked at, stays. It has converged when the greatest component of the gradient, those pressed against a
+    bound excepted, is at most `tolerance` times the greater of 1 and its value at the start. Keep one
+    optimiser for many calls: a new one is compiled again. One with a line search cannot be unrolled.
     Goldstein (1964), *Convex programming in Hilbert space*; Kingma & Ba (2015), *Adam*.
     """
 
