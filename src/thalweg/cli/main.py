@@ -52,6 +52,8 @@ def _guarded(args: list[str]) -> int:
         return end.exit_code
     except BrokenPipeError:
         return _reader_left()
+    except SystemExit as end:  # rich ends the process itself where its reader has left
+        return OK if isinstance(end.__context__, BrokenPipeError) else int(end.code or OK)
     except UsageError as error:
         return _usage(args, error)
     except (KeyboardInterrupt, typer.Abort) as stop:  # before ThalwegError: `Interrupted` is both

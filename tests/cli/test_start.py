@@ -1,0 +1,93 @@
+"""What a command line costs before it works: nothing heavy is imported for help, and help teaches."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from thalweg.cli.app import app, in_order
+from thalweg.cli.fitting import DEFAULT_RECIPE
+from thalweg.cli.main import main
+
+COMMANDS = [entry.name for entry in in_order(app).registered_commands]
+HEAVY = {"jax", "equinox", "sklearn", "pyarrow", "numpy", "matplotlib", "pandas", "polars", "scipy"}
+
+
+def test_every_question_has_its_command():
+    from thalweg.questions import QUESTIONS
+
+    assert set(QUESTIONS) | {"fit", "report", "models", "info", "demo"} == set(COMMANDS)
+
+
+def test_the_default_recipe_is_the_library_s():
+    from thalweg.models import DEFAULT
+
+    assert DEFAULT_RECIPE == DEFAULT
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["fit", "--help"], ["explain", "-h"], ["--version"], ["fti"]]
+)
+def test_help_imports_nothing_heavy(words):
+    code = (
+        "import sys, json\nfrom thalweg.cli.main import main\n"
+        f"status = main({words!r})\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)\nsys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    loaded = {name.split(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+    assert loaded & HEAVY == set()
+    assert done.returncode == (2 if words == ["fti"] else 0)
+
+
+def test_help_answers_in_half_a_second():
+    """The best of five, because other work may share the machine."""
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "thalweg.cli", "fit", "--help"], capture_output=True, check=True
+        )
+        taken.append(time.perf_counter() - began)
+        if taken[-1] < 0.5:
+            break
+    loaded = os.getloadavg()[0] / (os.cpu_count() or 1)
+    assert min(taken) < 0.5 * max(1.0, loaded)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_a_meaning_and_an_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main([command, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Usage: thalweg {command}" in text
+    assert f"Example: thalweg {command}" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scroe", "m", "d"], "Did you mean 'score'"),
+        (["score", "m"], "Missing argument 'DATA'"),
+        (["score", "m", "d", "--aplha", "1"], "--alpha"),
+        (["score", "m", "d", "--alpha", "two"], "--alpha"),
+        (["fit", "wine", "--recipe", "gmn"], "no recipe 'gmn'; did you mean 'gmm'?"),
+        (["fit", "wine", "--recipe", "gmm", "--set", "compnents=3"], "did you mean 'components'?"),
+        (["fit", "wine", "--recipe", "gmm", "--set", "components=many"], "needs a value of type int"),
+        (["fit", "wine", "--set", "components"], "--set needs name=value, not 'components'"),
+        (["fit", "wine", "--kind", "=integer"], "--kind needs name=value"),
+        (["sample", "m", "--given", "a=1", "--given", "a=2"], "--given a=… is given twice"),
+        (["models", "orderles"], "did you mean 'orderless'?"),
+        (["models", "xyz"], "there are gmm, kmeans"),
+    ],
+)
+def test_a_mistyped_line_is_named_and_ends_with_2(words, said, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.splitlines()[-1].startswith("see: thalweg")
