@@ -71,6 +71,15 @@ def test_a_word_among_numbers_is_named(tmp_path):
         load(path, drop=["x"])
 
 
+def test_decimal_commas_are_named(tmp_path):
+    path = _write(tmp_path / "a.csv", "x;y\n1,5;2\n2,5;3\n")
+    with pytest.raises(
+        DataError, match=r"a\.csv, column 'x', row 1: '1,5' has a comma: write decimals with a point"
+    ):
+        load(path)
+    assert load(path, kinds={"x": "categorical"}).table["x"].to_pylist() == ["1,5", "2,5"]
+
+
 def test_missing_files_and_names(tmp_path):
     _write(tmp_path / "cars.csv", "x\n1\n")
     with pytest.raises(DataError, match=r"there is no file .*car\.csv: did you mean 'cars\.csv'\?"):
@@ -83,6 +92,9 @@ def test_missing_files_and_names(tmp_path):
         load(_write(tmp_path / "a.xlsx", b"PK\x03\x04"))
     with pytest.raises(DataError, match=r"files named \.txt are not read: Thalweg reads CSV"):
         load(_write(tmp_path / "a.txt", "x"))
+    for nothing in ("", " ", "x" * 5000, "a\0b"):
+        with pytest.raises(DataError, match=r"there is no file|cannot be opened"):
+            load(nothing)
     with pytest.raises(DataError, match=r"^int is not something to load rows from"):
         load(3)
 
@@ -103,7 +115,7 @@ def test_unknown_columns_and_kinds():
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
 def test_damaged_columnar_files(tmp_path, suffix):
-    with pytest.raises(DataError, match=r"is not a parquet file|cannot be read, it is damaged"):
+    with pytest.raises(DataError, match=r"is not a parquet file|cannot be read .*it is damaged"):
         load(_write(tmp_path / f"text{suffix}", "x,y\n1,2\n"))
     path = tmp_path / f"a{suffix}"
     table = pa.table({"x": list(range(1000))})
@@ -113,7 +125,7 @@ def test_damaged_columnar_files(tmp_path, suffix):
         with pa.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table)
     _write(path, path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=rf"a\{suffix} cannot be read, it is damaged or incomplete"):
+    with pytest.raises(DataError, match=rf"a\{suffix} cannot be read .*it is damaged or incomplete"):
         load(path)
 
 
@@ -123,8 +135,11 @@ def test_cells_that_are_no_cells(tmp_path):
     with pytest.raises(DataError, match=r"column 'l': cells of type list.*--drop l"):
         load(path)
     assert load(path, drop=["l"]).table.column_names == ["x"]
-    with pytest.raises(DataError, match="damaged or incomplete"):
-        load(pd.DataFrame({"x": [1, "a", [3]]}))
+    for frame in (pd.DataFrame({"x": [1, "a", [3]]}), pd.DataFrame({"x": [1j, 2]}), {"a": [1], "b": [1, 2]}):
+        with pytest.raises(DataError, match=r"cannot be read .*: give every column one type"):
+            load(frame)
+    with pytest.raises(DataError, match="the DataFrame has two columns of one name"):
+        load(pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
 def test_bad_npy(tmp_path):

@@ -180,6 +180,34 @@ def test_64_bit_numbers_are_exact():
     np.testing.assert_allclose(codes[:, 0], [-math.sqrt(1.5), 0, math.sqrt(1.5)], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "type_",
+    [
+        pa.decimal128(10, 2),
+        pa.duration("s"),
+        pa.time32("s"),
+        pa.timestamp("s", "Europe/Lisbon"),
+        pa.date64(),
+        pa.float16(),
+    ],
+)
+def test_unusual_types_come_back(type_):
+    step = 86_400_000 if type_ == pa.date64() else 1
+    numbers = pa.array([step, 2 * step, 5 * step, step])
+    if type_ in (pa.float16(), pa.decimal128(10, 2)):
+        many = pa.array([1.5, 2.5, 8.0, 1.5]).cast(type_)
+        few = pa.array([1.5, 2.5, 1.5, 1.5]).cast(type_)
+    else:
+        many = numbers.cast(pa.int32() if type_.bit_width == 32 else pa.int64()).cast(type_)
+        few = many.take(pa.array([0, 1, 0, 0]))
+    table = pa.table({"many": many, "few": few, "same": many.take(pa.array([0, 0, 0, 0]))})
+    schema = schema_of(table)
+    rows = schema.encode(table)
+    assert schema.decode(rows.values).equals(table)
+    assert schema.decode(rows.values, like=table).equals(table)
+    assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+
+
 def test_decoded_integers_are_rounded_and_not_clipped():
     schema = schema_of(pa.table({"n": pa.array([3, 4, 9], pa.uint8())}))
     codes = np.array([[1.4], [60.6], [-2.0], [900.0], [-90.0]])

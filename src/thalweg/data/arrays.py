@@ -41,7 +41,7 @@ def table_of(array: np.ndarray, where: str) -> tuple[pa.Table, tuple[int, ...]]:
     names = (
         [_pixel(place) for place in np.ndindex(*grid)] if grid else [f"x{i}" for i in range(cells.shape[1])]
     )
-    with reading(Path(where)):
+    with reading(where, "give numbers, text or dates"):
         table = pa.table([_column(cells[:, i]) for i in range(cells.shape[1])], names=names)
     return table.replace_schema_metadata(POSITIONAL), tuple(grid)
 

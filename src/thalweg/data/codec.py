@@ -68,15 +68,13 @@ def encode(
     values, observed = np.zeros((d, n), np.float32), np.zeros((d, n), bool)
     unseen = np.zeros(n, np.int64)
     remarks = Remarks(name)
-    present = set(table.column_names)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
     for i, column in enumerate(schema.variables):
-        if column.name in present:
-            _encode_column(
-                column, table.column(column.name), values[i], observed[i], unseen, first_row, remarks
-            )
+        if column.name in columns:
+            _encode_column(column, columns[column.name], values[i], observed[i], unseen, first_row, remarks)
     for column in schema.columns:
-        if column.kind == "constant" and column.name in present and column.levels[0] is not None:
-            _compare_constant(column, table.column(column.name), first_row, remarks)
+        if column.kind == "constant" and column.name in columns and column.levels[0] is not None:
+            _compare_constant(column, columns[column.name], first_row, remarks)
     remarks.warn()
     return Rows(np.ascontiguousarray(values.T), np.ascontiguousarray(observed.T), unseen)
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from thalweg.data.cells import Cells
 from thalweg.data.types import is_temporal, parse_type, value_type
@@ -97,10 +98,14 @@ class ColumnSchema:
 
 
 def level_array(levels: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Levels as JSON knows them (text, numbers, booleans; ISO text for times) as Arrow's `type_`."""
+    """Levels as JSON knows them (text, numbers, booleans; text for times and decimals) as Arrow's `type_`."""
+    if pa.types.is_decimal(type_):
+        return pa.array(list(levels), pa.string()).cast(type_)
     if not is_temporal(type_):
         return pa.array(list(levels), type_)
     text = pa.array(list(levels), pa.string())
+    if pa.types.is_time(type_):
+        return pc.binary_join_element_wise("1970-01-01", text, " ").cast(pa.timestamp(type_.unit)).cast(type_)
     if pa.types.is_duration(type_):
         return text.cast(pa.int64()).cast(type_)
     if pa.types.is_timestamp(type_) and type_.tz:
@@ -111,6 +116,8 @@ def level_array(levels: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
 def level_tuple(values: pa.Array) -> tuple[Any, ...]:
     """The inverse of `level_array`."""
     type_ = values.type
+    if pa.types.is_decimal(type_):
+        return tuple(values.cast(pa.string()).to_pylist())
     if not is_temporal(type_):
         return tuple(values.to_pylist())
     if pa.types.is_duration(type_):

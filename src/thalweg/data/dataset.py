@@ -17,7 +17,8 @@ class Dataset:
 
     `grid` is the shape of the image whose pixels are the first `prod(grid)` columns, () for a plain table;
     `native` is the kind of object that was loaded ("arrow", "pandas", "polars" or "numpy"); `kinds` are the
-    kinds the user decided, by column.
+    kinds the user decided, by column. `source` is the object itself, where answers must look like it; `path`
+    the file or folder.
     """
 
     table: pa.Table
@@ -26,6 +27,12 @@ class Dataset:
     native: str = "arrow"
     kinds: Mapping[str, str] = field(default_factory=dict)
     source: Any = field(default=None, repr=False, compare=False)
+    path: str | None = None
+
+    @property
+    def where(self) -> str:
+        """What messages call it: its path, or its name."""
+        return self.path or self.name
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -23,6 +23,7 @@ from thalweg.data.text import as_dates, as_numbers, clean, typed
 from thalweg.data.types import is_supported, is_text
 from thalweg.errors import DataError
 
+_CONVERT = "give every column one type (numbers, text or dates) and the same number of rows"
 KINDS = ("continuous", "integer", "categorical", "binary", "datetime")
 
 
@@ -63,7 +64,7 @@ def near_name(name: str, names: Iterable[str]) -> str:
 def _check_column(dataset: Dataset, name: str) -> None:
     if name not in dataset.table.column_names:
         raise DataError(
-            f"{dataset.name} has no column {name!r}: {near_name(name, dataset.table.column_names)}"
+            f"{dataset.where} has no column {name!r}: {near_name(name, dataset.table.column_names)}"
         )
 
 
@@ -71,7 +72,7 @@ def _check_types(dataset: Dataset) -> None:
     for column in dataset.table.schema:
         if not is_supported(column.type):
             raise DataError(
-                f"{dataset.name}, column {column.name!r}: cells of type {column.type} are not numbers, text "
+                f"{dataset.where}, column {column.name!r}: cells of type {column.type} are not numbers, text "
                 f"or dates: leave the column out with --drop {column.name} (drop=[{column.name!r}])"
             )
 
@@ -83,7 +84,7 @@ def _dropped(dataset: Dataset, drop: list[str]) -> Dataset:
     grid = () if set(drop) & set(pixels) else dataset.grid
     table = dataset.table.drop_columns(drop)
     if not table.num_columns:
-        raise DataError(f"{dataset.name}: every column is dropped, nothing is left to learn from")
+        raise DataError(f"{dataset.where}: every column is dropped, nothing is left to learn from")
     return replace(dataset, table=table, grid=grid)
 
 
@@ -95,7 +96,7 @@ def _decide(dataset: Dataset, kinds: Mapping[str, str]) -> pa.Table:
             kinds.get(name, "")
         )
         if parse and is_text(table.schema.field(i).type):
-            found = parse(clean(table.column(i)), name, where=dataset.name, error=DataError)
+            found = parse(clean(table.column(i)), name, where=dataset.where, error=DataError)
             table = table.set_column(i, name, found)
     return table
 
@@ -113,22 +114,22 @@ def _dataset(source: Any, kinds: Mapping[str, str]) -> Dataset:
 
 def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
     path = Path(text)
-    if not path.exists():
+    if not text.strip() or not _exists(path):
         if text in builtin.NAMES:
             return builtin.read(text)
-        if not path.suffix and len(path.parts) == 1:
+        if not path.suffix and len(path.parts) <= 1:
             near = difflib.get_close_matches(text, builtin.NAMES, 1)
             hint = (
                 f"did you mean {near[0]!r}?" if near else f"the built-in ones are {', '.join(builtin.NAMES)}"
             )
             raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
-    if path.is_dir():
+    if text.strip() and _exists(path) and path.is_dir():
         return _arrays(*read_images(path), path)
     name, _, key = text.partition("::")
     path = Path(name)
     match format_of(path):
         case "text":
-            return Dataset(_typed_table(read_csv(path), kinds, str(path)), path.stem)
+            return Dataset(_typed_table(read_csv(path), kinds, str(path)), path.stem, path=str(path))
         case "npy":
             return _arrays(read_npy(path), None, path)
         case "npz":
@@ -136,7 +137,14 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
         case "idx":
             return _arrays(*read_idx(path), path)
         case columnar:
-            return Dataset(read_columnar(path, columnar), path.stem)
+            return Dataset(read_columnar(path, columnar), path.stem, path=str(path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _typed_table(table: pa.Table, kinds: Mapping[str, str], where: str) -> pa.Table:
@@ -153,18 +161,20 @@ def _arrays(values: np.ndarray, labels: np.ndarray | None, path: Path) -> Datase
     kinds: dict[str, str] = {}
     if labels is not None:
         table, kinds = add_labels(table, labels, str(path))
-    return Dataset(table, path.name.split(".")[0], grid, kinds=kinds)
+    return Dataset(table, path.name.split(".")[0], grid, kinds=kinds, path=str(path))
 
 
 def _frame(source: Any) -> Dataset:
     where = f"the {type(source).__name__}"
     if isinstance(source, pa.RecordBatch | Mapping):
-        with reading(Path(where)):
+        with reading(where, _CONVERT):
             source = (
                 pa.table(dict(source)) if isinstance(source, Mapping) else pa.Table.from_batches([source])
             )
     try:
         frame = nw.from_native(source)
+    except nw.exceptions.DuplicateError as error:
+        raise DataError(f"{where} has two columns of one name ({error}): rename one") from error
     except TypeError as error:
         raise DataError(
             f"{type(source).__name__} is not something to load rows from: give a dataframe (pandas, polars, "
@@ -173,7 +183,7 @@ def _frame(source: Any) -> Dataset:
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
     native = frame.implementation.name.lower()
-    with reading(Path(where)):
+    with reading(where, _CONVERT):
         if native == "pandas":
             table = pa.Table.from_pandas(frame.to_native(), preserve_index=False)
         else:

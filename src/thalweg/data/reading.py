@@ -9,11 +9,12 @@ from typing import TypeVar
 from thalweg.errors import DataError, ThalwegError
 
 T = TypeVar("T")
+_DAMAGED = "it is damaged or incomplete, write or copy it again"
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn any failure to decode `path` into `DataError`, and silence the decoder's own warnings."""
+def reading(where: Path | str, remedy: str = _DAMAGED) -> Iterator[None]:
+    """Turn any failure to decode what is at `where` into `DataError`; silence the decoder's own warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -23,9 +24,7 @@ def reading(path: Path) -> Iterator[None]:
     # Decoders of damaged files raise nearly anything; this is the one place where that is caught.
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read, it is damaged or incomplete ({detail}): write or copy it again"
-        ) from error
+        raise DataError(f"{where} cannot be read ({detail}): {remedy}") from error
 
 
 def each(items: Iterator[T], path: Path) -> Iterator[T]:

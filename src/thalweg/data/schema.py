@@ -43,19 +43,21 @@ class Schema:
         """
         names = dataset.table.column_names
         if target is not None and target not in names:
-            raise DataError(f"{dataset.name} has no column {target!r} to predict: {near_name(target, names)}")
+            raise DataError(
+                f"{dataset.where} has no column {target!r} to predict: {near_name(target, names)}"
+            )
         if len(dataset) < 2:
             raise DataError(
-                f"{dataset.name} has {len(dataset)} row, which does not show what varies: an energy is "
+                f"{dataset.where} has {len(dataset)} row, which does not show what varies: an energy is "
                 "learned from at least 2 rows"
             )
         columns = tuple(
             infer_column(
-                name, column, decided=dataset.kinds.get(name), target=name == target, where=dataset.name
+                name, column, decided=dataset.kinds.get(name), target=name == target, where=dataset.where
             )
             for name, column in zip(names, dataset.table.columns, strict=True)
         )
-        _check_something_varies(columns, target, dataset.name)
+        _check_something_varies(columns, target, dataset.where)
         return cls(columns, len(dataset), tuple(int(size) for size in dataset.grid), target)
 
     @property
@@ -83,8 +85,6 @@ class Schema:
     @cached_property
     def space(self) -> Record:
         """The record space of the codes."""
-        from thalweg.energy.spaces import Record
-
         pixels = set(self.names[: math.prod(self.grid)]) if self.grid else set()
         return Record(tuple(_space_column(column, column.name in pixels) for column in self.variables))
 
@@ -146,14 +146,15 @@ class Schema:
         return schema_from_dict(content)
 
 
-def _space_column(column: ColumnSchema) -> Column:
+def _space_column(column: ColumnSchema, pixel: bool) -> Column:
+    name, size = column.name, column.size
     if column.has_levels:
-        return Column(column.name, "categorical", size=column.size)
+        return Column(name, "categorical", size=size, pixel=pixel)
     if column.kind == "integer":
-        return Column(column.name, "integer", size=column.size, center=column.center, spread=column.std)
+        return Column(name, "integer", size=size, center=column.center, spread=column.std, pixel=pixel)
     low, high = column.quantiles[0], column.quantiles[-1]
     margin = (high - low) / 2
-    return Column(column.name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+    return Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std, pixel=pixel)
 
 
 def _check_something_varies(columns: tuple[ColumnSchema, ...], target: str | None, where: str) -> None:

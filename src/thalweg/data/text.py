@@ -14,6 +14,7 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 # 007 and 0x1F are codes: as numbers they would not come back as they were.
 _CODE = r"^[+-]?0[0-9xX]"
+_COMMA = r"^[+-]?\d+,\d+$"
 _MOSTLY = 0.9
 _FEW = 20
 
@@ -128,6 +129,7 @@ def _first_failure(column: Text, succeeds: Callable[[Text], bool]) -> int:
 
 
 def _refuse_words_among_numbers(column: Text, name: str, where: str) -> None:
+    _refuse_commas(column, name, where)
     numeric = is_numeric(column)
     share = pc.mean(numeric.cast(pa.float64())).as_py()
     if share < _MOSTLY or pc.count_distinct(column.filter(numeric)).as_py() <= _FEW:
@@ -139,4 +141,15 @@ def _refuse_words_among_numbers(column: Text, name: str, where: str) -> None:
         f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} is not a number, and {share:.1%} "
         f"of the column are: fix the cell (empty means missing), or say --kind {name}=categorical "
         f"(kinds={{{name!r}: 'categorical'}})"
+    )
+
+
+def _refuse_commas(column: Text, name: str, where: str) -> None:
+    commas = pc.match_substring_regex(column, _COMMA)
+    if pc.mean(commas.cast(pa.float64())).as_py() < _MOSTLY:
+        return
+    row = pc.index(commas, True).as_py()
+    raise DataError(
+        f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} has a comma: write decimals with "
+        f"a point and no mark for thousands, or say --kind {name}=categorical (kinds={{{name!r}: 'categorical'}})"
     )

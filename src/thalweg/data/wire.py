@@ -58,12 +58,7 @@ def schema_from_dict(content: Mapping[str, Any]) -> Schema:
 
 def _column_to_dict(column: ColumnSchema) -> dict[str, Any]:
     content = {name: getattr(column, name) for name in _FIELDS}
-    return {**content, "levels": [_level(v) for v in column.levels], "quantiles": list(column.quantiles)}
-
-
-def _level(value: Any) -> Any:
-    # Decimals are the one kind of level that JSON has no word for.
-    return value if isinstance(value, str | bool | int | float | None) else str(value)
+    return {**content, "levels": list(column.levels), "quantiles": list(column.quantiles)}
 
 
 def _column_from_dict(content: Any) -> ColumnSchema:
