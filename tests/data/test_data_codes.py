@@ -265,6 +265,22 @@ def test_arrays_are_matched_by_position():
     )
 
 
+def test_arrays_whose_names_were_made_up_alike():
+    values = np.random.default_rng(0).normal(size=(20, 3))
+    schema = Schema.infer(load(values, drop=["x1"]))
+    expected = schema.encode(load(values, drop=["x1"]).table).values
+    with pytest.warns(DataWarning, match="does not know, ignored: x1"):
+        np.testing.assert_array_equal(schema.encode(values).values, expected)
+    with pytest.warns(DataWarning, match="lacks x2"):
+        assert not schema.encode(load(values, drop=["x1", "x2"]).table).observed[:, 1].any()
+    with pytest.raises(SchemaError, match="has 1 columns without names"):
+        Schema.infer(load(values)).encode(values[:, :1])
+    digits = Schema.infer(load("digits"))
+    images = np.array(load("digits", drop=["label"]).table.to_pandas()).reshape(-1, 8, 8)
+    with pytest.warns(DataWarning, match="lacks label"):
+        assert digits.encode(images).observed[:, :-1].all()
+
+
 def test_unknown_categories_and_values_out_of_range_are_named():
     schema = schema_of(
         {"x": [1.0, 2.5, 3.0], "n": [1, 2, 4], "w": ["a", "b", "c"], "v": ["p", "q", "p"], "k": [5, 5, 5]}

@@ -16,7 +16,7 @@ from thalweg.data.arrays import table_of
 from thalweg.data.cells import Cells, cells, first, plain
 from thalweg.data.column import FARTHEST, ColumnSchema
 from thalweg.data.csvfile import check_names
-from thalweg.data.dataset import POSITIONAL, Dataset
+from thalweg.data.dataset import Dataset, is_nameless
 from thalweg.data.levels import places
 from thalweg.data.rows import Rows
 from thalweg.data.text import as_dates, as_numbers, clean
@@ -87,7 +87,7 @@ def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
 
 def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Table:
     """The table with the schema's names, once it is known to be about the same things."""
-    if (table.schema.metadata or {}).items() >= POSITIONAL.items():
+    if is_nameless(table):
         table = _by_position(schema, table, where)
     check_names(list(table.column_names), where)
     have, want = set(table.column_names), [column.name for column in schema.variables]
@@ -114,7 +114,10 @@ def _by_position(schema: Schema, table: pa.Table, where: str) -> pa.Table:
     for expected in (list(names), known, pixels):
         if len(expected) == count:
             return table.rename_columns(expected)
-    if set(table.column_names) <= set(names) and schema.grid:
+    # An array of the inputs alone, where labels had lain beside them; or one from which columns were dropped.
+    if list(names[:count]) == table.column_names and f"x{count}" not in names:
+        return table
+    if set(known) <= set(table.column_names):
         return table
     raise SchemaError(
         f"{where} has {count} columns without names, the model was fitted on {len(names)}: {_some(names)}"

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-#: Metadata of a table made from a nameless array: its columns are matched by position.
-POSITIONAL = {b"thalweg": b"positional"}
+_POSITIONAL = b"thalweg.nameless"
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,16 @@ class Dataset:
             case "numpy":
                 return _to_numpy(table, self.source)
         return table
+
+
+def mark_nameless(table: pa.Table) -> pa.Table:
+    """The table with a note that its names were made up, so that its columns are matched by position."""
+    return table.replace_schema_metadata({_POSITIONAL: str(table.num_columns)})
+
+
+def is_nameless(table: pa.Table) -> bool:
+    """Whether the names were made up, and no column was added or left out by name since."""
+    return (table.schema.metadata or {}).get(_POSITIONAL) == str(table.num_columns).encode()
 
 
 def _to_pandas(table: pa.Table, source: Any) -> Any:

@@ -19,10 +19,14 @@ def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Pictures in subfolders (and none beside them) take the subfolder's name as label. Raises `DataError`
     naming the picture that does not open or has another size.
     """
-    paths, labels = _pictures(folder), None
-    if not paths:
-        paths = [path for child in sorted(folder.iterdir()) if child.is_dir() for path in _pictures(child)]
-        labels = np.array([path.parent.name for path in paths])
+    labels = None
+    with reading(folder, "check that the folder may be read"):
+        paths = _pictures(folder)
+        if not paths:
+            paths = [
+                path for child in sorted(folder.iterdir()) if child.is_dir() for path in _pictures(child)
+            ]
+            labels = np.array([path.parent.name for path in paths])
     if not paths:
         raise DataError(f"{folder} has no pictures in it (PNG or JPEG): give a folder that has, or a file")
     sizes = [_probe(path) for path in paths]

@@ -114,7 +114,7 @@ def _dataset(source: Any, kinds: Mapping[str, str]) -> Dataset:
 
 def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
     path = Path(text)
-    if not text.strip() or not _exists(path):
+    if not os.path.exists(text):
         if text in builtin.NAMES:
             return builtin.read(text)
         if not path.suffix and len(path.parts) <= 1:
@@ -123,7 +123,7 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
                 f"did you mean {near[0]!r}?" if near else f"the built-in ones are {', '.join(builtin.NAMES)}"
             )
             raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
-    if text.strip() and _exists(path) and path.is_dir():
+    if os.path.isdir(text):
         return _arrays(*read_images(path), path)
     name, _, key = text.partition("::")
     path = Path(name)
@@ -138,13 +138,6 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
             return _arrays(*read_idx(path), path)
         case columnar:
             return Dataset(read_columnar(path, columnar), path.stem, path=str(path))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _typed_table(table: pa.Table, kinds: Mapping[str, str], where: str) -> pa.Table:

@@ -1,5 +1,6 @@
 """Rows in pieces: files that do not fit memory are never loaded whole."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def batches(source: Any, *, size: int = 65_536) -> Iterator[pa.Table]:
 
 def _pieces(source: Any, size: int) -> Iterator[pa.Table]:
     path = Path(source) if isinstance(source, str | Path) else None
-    if path is not None and path.suffix and not path.is_dir() and "::" not in str(path):
+    if path is not None and path.suffix and not os.path.isdir(path) and "::" not in str(path):
         format_ = format_of(path)
         if format_ == "text":
             return stream_csv(path)

@@ -151,5 +151,5 @@ def _refuse_commas(column: Text, name: str, where: str) -> None:
     row = pc.index(commas, True).as_py()
     raise DataError(
         f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} has a comma: write decimals with "
-        f"a point and no mark for thousands, or say --kind {name}=categorical (kinds={{{name!r}: 'categorical'}})"
+        f"a point and thousands without a mark, or say --kind {name}=categorical"
     )
