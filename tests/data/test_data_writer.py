@@ -4,6 +4,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +112,31 @@ def test_a_full_disk(tmp_path, suffix, monkeypatch):
     ):
         writer.write(pa.table({"x": [1]}))
     assert os.listdir(tmp_path) == []
+
+
+_LIMITED = """
+import os, resource, sys
+import numpy as np, pyarrow as pa
+from thalweg.data import Writer
+from thalweg.errors import OutputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+for suffix in (".csv", ".parquet", ".arrow", ".npy"):
+    try:
+        with Writer(os.path.join(sys.argv[1], "a" + suffix)) as writer:
+            for i in range(20):
+                writer.write(pa.table({"x": np.random.default_rng(i).normal(size=10_000)}))
+    except OutputError as error:
+        print(suffix, "the disk is full" in str(error), os.listdir(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_write_that_really_fails(tmp_path):
+    """The system itself refuses to write more, wherever in the writing that happens."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n") == [f"{s} True []" for s in (".csv", ".parquet", ".arrow", ".npy")] + [""]
 
 
 def test_a_full_disk_while_writing_a_directory(tmp_path, monkeypatch):

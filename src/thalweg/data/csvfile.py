@@ -111,6 +111,8 @@ def _options(delimiter: str, names: list[str]) -> dict:
 
 
 def _diagnosis(path: Path, delimiter: str, error: Exception) -> DataError:
+    if "Empty CSV file" in str(error):
+        return DataError(f"{path} has a header and no rows: there is nothing to learn from or to ask about")
     return (
         _encoding(path) or _ragged(path, delimiter) or DataError(f"{path} cannot be read as a table: {error}")
     )

@@ -24,7 +24,7 @@ _MAGIC = (
     (b"FEA1", "", "a Feather file of version 1; write it again as .arrow"),
     (b"\x93NUMPY", "npy", "a NumPy array (.npy)"),
     (b"PK\x03\x04", "npz", "a zip archive (.npz, .xlsx or .zip)"),
-    (b"\x1f\x8b", "gzip", "compressed with gzip (decompress it first)"),
+    (b"\x1f\x8b", "gzip", "a file compressed with gzip (decompress it first)"),
     (b"\x89PNG", "image", "a PNG image (load the folder it is in)"),
     (b"\xff\xd8\xff", "image", "a JPEG image (load the folder it is in)"),
     (b"\x89HDF", "", "an HDF5 file; export it as CSV or Parquet"),

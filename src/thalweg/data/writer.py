@@ -101,8 +101,11 @@ class Writer:
         pieces: list[np.ndarray] = []
 
         def save() -> None:
+            array = np.concatenate(pieces)
+            # Not numpy.save, whose error on a full disk does not say that the disk is full.
             with self._temporary.open("wb") as file:
-                np.save(file, np.concatenate(pieces), allow_pickle=False)
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                file.write(np.ascontiguousarray(array).data)
 
         self._stack.push(lambda kind, *_: save() if kind is None else None)
         return lambda table: pieces.append(np.stack([c.to_numpy() for c in table.columns], axis=1))
