@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 import thalweg.questions
+from thalweg.errors import DataWarning
 from thalweg.models import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 HOSTS = {"doi.org", "arxiv.org", "github.com", "jmlr.org", "proceedings.mlr.press", "openreview.net"}
 
 BLOCK = re.compile(
-    r"^(?P<mark><!-- no-test[^\n]*-->\n\n?)?```(?P<language>python|console)\n(?P<code>.*?)^```$", re.M | re.S
+    r"^(?:<!-- (?P<mark>no-test|warns)[^\n]*-->\n)?```(?P<language>python|console)\n(?P<code>.*?)^```$",
+    re.M | re.S,
 )
 
 
@@ -33,6 +36,7 @@ class Block:
     language: str
     code: str
     line: int
+    warns: bool
 
 
 def relative(page: Path) -> str:
@@ -43,9 +47,14 @@ def blocks(page: Path) -> list[Block]:
     """The examples of a page that are to be run, in order."""
     text = page.read_text()
     return [
-        Block(found["language"], found["code"], text.count("\n", 0, found.start("code")))
+        Block(
+            found["language"],
+            found["code"],
+            text.count("\n", 0, found.start("code")),
+            found["mark"] == "warns",
+        )
         for found in BLOCK.finditer(text)
-        if not found["mark"]
+        if found["mark"] != "no-test"
     ]
 
 
@@ -56,7 +65,10 @@ def commands(code: str) -> list[str]:
 
 def run_python(block: Block, page: Path, namespace: dict) -> None:
     # The blank lines make a traceback name the line of the page.
-    exec(compile("\n" * block.line + block.code, relative(page), "exec"), namespace)
+    with warnings.catch_warnings():
+        if block.warns:
+            warnings.simplefilter("ignore", DataWarning)
+        exec(compile("\n" * block.line + block.code, relative(page), "exec"), namespace)
 
 
 def run_command(command: str, page: Path, monkeypatch) -> None:
@@ -73,11 +85,14 @@ def run_command(command: str, page: Path, monkeypatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once(tmp_path_factory):
-    """Pages fit the same shapes; what one has compiled, the others read."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Pages fit the same shapes; what one has compiled, the others read, the command line included."""
+    directory = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", directory)
+        yield
     jax.config.update("jax_compilation_cache_dir", None)
 
 
