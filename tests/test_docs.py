@@ -26,7 +26,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 HOSTS = {"doi.org", "arxiv.org", "github.com", "jmlr.org", "proceedings.mlr.press", "openreview.net"}
 
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<mark>no-test|warns)[^\n]*-->\n)?```(?P<language>python|console)\n(?P<code>.*?)^```$",
+    r"^(?:<!-- (?P<mark>no-test|warns)[^\n]*-->\n)?"
+    r"```(?P<language>python|console)\n(?P<code>.*?)^```$",
     re.M | re.S,
 )
 
