@@ -417,6 +417,14 @@ def test_log_units_change_variables():
     assert schema.log_units(np.zeros((3, 2), bool)).tolist() == [0, 0, 0]
 
 
+def test_one_column_of_codes():
+    schema = schema_of({"x": [1.0, 2.5, 3.0], "n": [3, 5, 9], "w": ["a", "b", "c"]})
+    assert schema.decode_column(2, np.array([2.0, 0.0])).to_pylist() == ["c", "a"]
+    np.testing.assert_allclose(schema.number(1, np.array([0.5, 6.0])), [3.5, 9.0])
+    x = schema["x"]
+    np.testing.assert_allclose(schema.number(0, np.array([0.0, 1.0])), [x.mean, x.mean + x.std])
+
+
 def test_index_names_the_nearest():
     schema = schema_of({"alpha": [1.0, 2.5, 3.0], "k": [1, 1, 1], "beta": [1, 2, 5]})
     assert schema.index("beta") == 1

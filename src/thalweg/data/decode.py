@@ -54,10 +54,8 @@ def decode(
 def _ordered(decoded: dict[str, pa.ChunkedArray], like: pa.Table | None) -> pa.Table:
     if like is None:
         return pa.table(decoded)
-    columns = {name: decoded.get(name, like.column(name)) for name in like.column_names}
-    return pa.table({**columns, **decoded, **{n: columns[n] for n in columns if n not in decoded}}).select(
-        [*like.column_names, *(name for name in decoded if name not in columns)]
-    )
+    columns = {name: decoded[name] if name in decoded else like.column(name) for name in like.column_names}
+    return pa.table(columns | decoded)
 
 
 def _constant(column: ColumnSchema, n: int) -> pa.ChunkedArray:
