@@ -25,7 +25,6 @@ from thalweg.inference import BFGS, Alternating, Coordinate, Enumerate, Gradient
 BOX = Real((3,), 0.0, 1.0)
 INVERSE = np.linalg.inv(MATRIX)
 DESCENT = Gradient(optax.sgd(0.15), steps=150)
-LOOSE = Gradient(optax.sgd(0.15), steps=150, tolerance=0.0)
 WAYS = {
     "implicit gradient": (DESCENT, Implicit()),
     "implicit gradient by conjugate gradients": (DESCENT, Implicit(dense=0)),
@@ -39,7 +38,7 @@ def argmin(energy, start, solver, adjoint, x=None, observed=None):
     return minimise(energy, start, x, solver=solver, adjoint=adjoint, observed=observed, throw=False).value
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", [name for name in WAYS if name != "unrolled BFGS"])
 def test_the_minimum_of_a_quadratic_moves_with_its_target_and_input(way):
     def minimum(target, x):
         return argmin(Quadratic(quadratic().matrix, target), jnp.zeros(3), *WAYS[way], x)
@@ -49,7 +48,7 @@ def test_the_minimum_of_a_quadratic_moves_with_its_target_and_input(way):
     np.testing.assert_allclose(by_input, INVERSE, atol=3e-3)
 
 
-@pytest.mark.parametrize("way", ["implicit BFGS", "unrolled gradient"])
+@pytest.mark.parametrize("way", ["implicit BFGS", "unrolled BFGS"])
 def test_the_minimum_moves_with_every_array_of_the_energy(way):
     # d y / d A_jk of y = A^-1 b is -A^-1 (E_jk + E_kj) / 2 y.
     weights = jnp.array([1.0, -2.0, 0.5])
