@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -144,20 +145,41 @@ def test_an_interrupted_fit_says_how_to_go_on(capsys, monkeypatch):
     ]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_a_real_ctrl_c_leaves_a_run_that_resumes(tmp_path):
-    command = [sys.executable, "-m", "thalweg.cli", "fit", "digits", "--out", "m", "--quiet"]
-    command += ["--set", "steps=100000", "--set", "width=16", "--set", "patience=100000"]
-    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def interrupted(folder):
+    """Fit in a process of its own and interrupt it once it runs: the finished process and how to resume."""
+    command = [sys.executable, "-m", "thalweg.cli", "fit", "wine", "--out", "m", "--quiet"]
+    for setting in ("steps=6000", "patience=6000", "width=8", "layers=1", "batch=16", "components=2"):
+        command += ["--set", setting]
+    run = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("m/checkpoint*")) and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
+    started = folder / "m" / "metrics.jsonl"
+    while not started.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
-    assert run.returncode == 130, err
-    assert out == ""
-    assert "Traceback" not in err
-    assert "resume: thalweg fit digits --out m" in err
+    assert (run.returncode, out) == (130, ""), err
+    [resume] = [line for line in err.splitlines() if line.startswith("resume: ")]
+    return err, shlex.split(resume)[2:]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_real_ctrl_c_says_how_to_go_on(tmp_path):
+    err, words = interrupted(tmp_path)
+    assert len(err.splitlines()) == 2
+    assert words[:4] == ["fit", "wine", "--out", "m"]
+    assert words[-1] == "--resume"
+    assert list((tmp_path / "m").glob("checkpoint*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_the_line_that_is_printed_resumes_the_run(tmp_path):
+    _, words = interrupted(tmp_path)
+    command = [sys.executable, "-m", "thalweg.cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mean" in done.stdout
+    assert (tmp_path / "m" / "report.html").exists()
 
 
 @pytest.mark.parametrize("extra", ["", " --json"])

@@ -3,6 +3,7 @@
 0 success, 1 error, 2 usage, 130 interrupted. Nothing here imports JAX, so that `--help` stays instant.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -29,7 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; no traceback unless `THALWEG_TRACEBACK` is set."""
     if "_THALWEG_COMPLETE" in os.environ:  # the shell asks for completions: typer's own business
         return in_order(app)() or OK
-    args = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        return _leave(main(sys.argv[1:]))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -37,7 +39,21 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=DataWarning)
         warnings.showwarning = _one_line_each()
-        return _guarded(args)
+        return _guarded(list(args))
+
+
+def _leave(status: int) -> int:
+    """The status of the whole process; an interrupted one ends here, with its word said.
+
+    XLA's threads may still be compiling what was interrupted, and the interpreter's own shutdown, which frees
+    what they use, can then crash.
+    """
+    if status == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 def _guarded(args: list[str]) -> int:
