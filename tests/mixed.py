@@ -12,7 +12,9 @@ def mixed_table(seed: int = 0) -> pa.Table:
     wine = load_wine()
     generator = np.random.default_rng(seed)
     n = len(wine.target)
-    alcohol, proline, hue = (wine.data[:, wine.feature_names.index(name)] for name in ("alcohol", "proline", "hue"))
+    alcohol, proline, hue = (
+        wine.data[:, wine.feature_names.index(name)] for name in ("alcohol", "proline", "hue")
+    )
     first = np.datetime64("2021-03-01")
     columns = {
         "alcohol": alcohol,
@@ -25,12 +27,7 @@ def mixed_table(seed: int = 0) -> pa.Table:
         "cellar": np.full(n, "north"),
     }
     holes = {name: generator.random(n) < 0.05 for name in columns if name not in ("cellar", "bottled")}
-    return pa.table(
-        {
-            name: pa.array(values, mask=holes.get(name))
-            for name, values in columns.items()
-        }
-    )
+    return pa.table({name: pa.array(values, mask=holes.get(name)) for name, values in columns.items()})
 
 
 def write_mixed(path: Path, seed: int = 0) -> Path:

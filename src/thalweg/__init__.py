@@ -23,7 +23,25 @@ _WHERE = {
 }
 _PACKAGES = ("data", "energy", "errors", "evaluate", "inference", "learning", "models", "questions")
 
-__all__ = sorted([*_WHERE, *_PACKAGES, "__version__"])
+__all__ = [
+    "AbstractDensity",
+    "AbstractEnergy",
+    "Model",
+    "ThalwegError",
+    "__version__",
+    "data",
+    "energy",
+    "energy_of",
+    "errors",
+    "evaluate",
+    "fit",
+    "inference",
+    "learning",
+    "load",
+    "minimise",
+    "models",
+    "questions",
+]
 
 if TYPE_CHECKING:
     from thalweg.energy.base import AbstractDensity, AbstractEnergy, energy_of

@@ -116,7 +116,9 @@ def _completion(model: Model, train: pa.Table, test: pa.Table, seed: int) -> dic
 
     x, truth = _pixels(train), _pixels(test)
     lower = np.arange(64) >= 32
-    half = test.drop_columns(["label"] + [name for name, low in zip(test.column_names, lower, strict=False) if low])
+    half = test.drop_columns(
+        ["label"] + [name for name, low in zip(test.column_names, lower, strict=False) if low]
+    )
     holed = np.where(lower, np.nan, truth)
     guess = {"thalweg orderless": _pixels(model.complete(_with_missing(half, test)))}
     peers = {
@@ -126,7 +128,9 @@ def _completion(model: Model, train: pa.Table, test: pa.Table, seed: int) -> dic
     }
     for name, peer in peers.items():
         guess[name] = peer.fit(x).transform(holed)
-    errors = {name: float(np.sqrt(((values - truth)[:, lower] ** 2).mean())) for name, values in guess.items()}
+    errors = {
+        name: float(np.sqrt(((values - truth)[:, lower] ** 2).mean())) for name, values in guess.items()
+    }
     return {
         "title": "Lower half of the image from the upper half",
         "columns": ["RMSE (grey levels)"],

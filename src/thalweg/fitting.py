@@ -67,9 +67,13 @@ def fit(
     chosen, configured = _configure(recipe, objective, settings)
     directory = _directory(out, resume=resume, force=force)
     if directory is not None and resume and _finished(directory):
-        return load_model(directory, energy=None if chosen.name != "custom" else recipe)
+        return load_model(directory, energy=None if recipe is None or isinstance(recipe, str) else recipe)
     began = time.monotonic()
-    dataset = load(data, drop=drop, kinds=kinds) if drop or kinds or not isinstance(data, Dataset) else load_rows(data)
+    dataset = (
+        load(data, drop=drop, kinds=kinds)
+        if drop or kinds or not isinstance(data, Dataset)
+        else load_rows(data)
+    )
     schema = Schema.infer(dataset, target=target)
     rows = schema.encode(dataset.table, name=dataset.name)
     train, validation, held_out = _parts(rows, chosen, seed)
@@ -93,7 +97,11 @@ def fit(
     return model
 
 
-def _configure(recipe, objective, settings) -> tuple[Recipe, Any]:
+def _configure(
+    recipe: str | AbstractEnergy | Callable[..., AbstractEnergy] | None,
+    objective: AbstractObjective | None,
+    settings: dict[str, Any],
+) -> tuple[Recipe, Any]:
     if recipe is None or isinstance(recipe, str):
         if objective is not None:
             raise SettingsError("objective= is for an energy of your own; a recipe brings its own")
@@ -114,7 +122,9 @@ def _directory(out: str | Path | None, *, resume: bool, force: bool) -> Path | N
     if resume and not directory.exists():
         raise OutputError(f"{directory} does not exist: there is no run to resume")
     if unfinished and not (resume or force):
-        raise OutputError(f"{directory} holds an unfinished run: continue with --resume, or start over with --force")
+        raise OutputError(
+            f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
+        )
     check_destination(directory, force=force or resume)
     return directory
 
@@ -150,7 +160,15 @@ def _calibrated(model: Model, train: Rows, seed: int) -> Model:
     return replace(model, calibration=Calibration(held_out, energies), evidence={"energies": evidence})
 
 
-def _card(dataset, recipe: Recipe, settings, seed: int, result: Fit, began: float, parts) -> dict[str, Any]:
+def _card(
+    dataset: Dataset,
+    recipe: Recipe,
+    settings: dict[str, Any],
+    seed: int,
+    result: Fit,
+    began: float,
+    parts: tuple[Rows, ...],
+) -> dict[str, Any]:
     packages = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "data": dataset.name,
@@ -167,11 +185,14 @@ def _card(dataset, recipe: Recipe, settings, seed: int, result: Fit, began: floa
         "status": result.status,
         "steps": result.steps,
         "seconds": round(time.monotonic() - began, 2),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform != "darwin" else 1 << 20),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        // (1024 if sys.platform != "darwin" else 1 << 20),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))),
+        "parameters": sum(
+            leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))
+        ),
     }
 
 

@@ -64,7 +64,9 @@ class Model:
         """How anomalous each row is: energy, conformal p-value, and a flag at the false-alarm rate `alpha`."""
         _, encoded = self._encode(rows)
         scoring.check_alpha(alpha, len(self.calibration.energies))
-        p_values = scoring.p_values(self._code_energies, encoded, self.calibration.rows, self.calibration.energies)
+        p_values = scoring.p_values(
+            self._code_energies, encoded, self.calibration.rows, self.calibration.energies
+        )
         return Scores(self._energies(encoded), p_values, p_values <= alpha, alpha)
 
     def compare(self, a: Any, b: Any) -> np.ndarray:
@@ -87,7 +89,9 @@ class Model:
             return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
         drawn = completing.draws(self.F, encoded, n, seed)
         repeated = np.repeat(np.arange(len(encoded)), n)
-        table = self.schema.decode(drawn, observed=encoded.observed[repeated], like=dataset.table.take(repeated))
+        table = self.schema.decode(
+            drawn, observed=encoded.observed[repeated], like=dataset.table.take(repeated)
+        )
         return dataset.restore(table)
 
     def denoise(self, rows: Any, noise: float | Mapping[str, float] = 0.1) -> Any:
@@ -98,7 +102,7 @@ class Model:
         """
         dataset, encoded = self._encode(rows)
         levels = denoising.noise_levels(self.schema, noise)
-        clean = denoising.denoise(self.F, encoded, levels, self._candidates, self._start)
+        clean = denoising.denoise(self.F, encoded, levels, self.schema, self._start)
         return dataset.restore(self.schema.decode(np.where(encoded.observed, clean, np.nan)))
 
     def sample(self, n: int = 1, given: Mapping[str, Any] | None = None, *, seed: int = 0) -> Any:
@@ -118,10 +122,14 @@ class Model:
         """
         name = target or self.schema.target
         if name is None:
-            raise SchemaError("predict needs a target: name one of " + ", ".join(self.schema.space.names[:20]))
+            raise SchemaError(
+                "predict needs a target: name one of " + ", ".join(self.schema.space.names[:20])
+            )
         index = self.schema.index(name)
         _, encoded = self._encode(rows, without=name)
-        return predicting.predict(self.F, encoded, index, self.schema, draws, seed, self._candidates, self._start)
+        return predicting.predict(
+            self.F, encoded, index, self.schema, draws, seed, self._candidates, self._start
+        )
 
     def rank(self, rows: Any, candidates: Any) -> Ranking:
         """For each row, the candidates from lowest to highest energy when their cells are put into it.
@@ -139,7 +147,9 @@ class Model:
         """
         _, encoded = self._encode(rows)
         energies = self._energies(encoded)
-        return explaining.explain(self.F, encoded, energies, self.schema, self._candidates, self._start, pairs)
+        return explaining.explain(
+            self.F, encoded, energies, self.schema, self._candidates, self._start, pairs
+        )
 
     def encode(self, rows: Any) -> Codes:
         """The latent z of each row, for a model that has one."""
@@ -165,7 +175,9 @@ class Model:
 
     # --- rows and codes -----------------------------------------------------------------------------------------
 
-    def _encode(self, rows: Any, *, partial: bool = False, without: str | None = None) -> tuple[Dataset, Rows]:
+    def _encode(
+        self, rows: Any, *, partial: bool = False, without: str | None = None
+    ) -> tuple[Dataset, Rows]:
         dataset = load_rows(rows)
         table = dataset.table
         if without in table.column_names:
@@ -176,7 +188,11 @@ class Model:
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""
         energies = self._code_energies(rows)
-        return energies + self.schema.log_units(rows.observed) if isinstance(self.F, AbstractDensity) else energies
+        return (
+            energies + self.schema.log_units(rows.observed)
+            if isinstance(self.F, AbstractDensity)
+            else energies
+        )
 
     def _code_energies(self, rows: Rows) -> np.ndarray:
         """Energies in codes; a category never seen costs what the rule of succession says, log(n + 1)."""

@@ -66,7 +66,9 @@ def on_record(
     if not isinstance(energy, AbstractEnergy):
         energy = energy(space, key)
         if not isinstance(energy, AbstractEnergy):
-            raise SettingsError(f"the function given as a recipe must return an energy, not {type(energy).__name__}")
+            raise SettingsError(
+                f"the function given as a recipe must return an energy, not {type(energy).__name__}"
+            )
     if energy.space == space:
         return energy
     if tuple(energy.space.shape) != space.shape:
@@ -130,7 +132,9 @@ def _points(energy: AbstractEnergy, rows: Rows, objective: AbstractObjective) ->
         return rows.values
     kept = rows.values[rows.complete]
     if not len(kept):
-        raise DataError("every row has a missing cell, and this energy has no marginal: complete the data first")
+        raise DataError(
+            "every row has a missing cell, and this energy has no marginal: complete the data first"
+        )
     warnings.warn(
         f"{len(rows) - len(kept)} rows with missing cells are left out: this energy has no marginal",
         DataWarning,

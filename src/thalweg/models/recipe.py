@@ -18,7 +18,7 @@ from thalweg.errors import SettingsError
 from thalweg.learning.run import Fit, Run
 
 
-def setting(default: Any, help: str) -> Any:  # noqa: A002
+def setting(default: Any, help: str) -> Any:
     """A field of a recipe's settings: its default and the line that `thalweg models NAME` shows."""
     return dataclasses.field(default=default, metadata={"help": help})
 
@@ -77,7 +77,9 @@ def _coerce(recipe: str, field: dataclasses.Field, value: Any) -> Any:
     kind = type(field.default)
     try:
         if kind is bool and isinstance(value, str):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                value.lower()
+            ]
         if kind is int and not isinstance(value, bool) and float(value) == int(float(value)):
             return int(float(value))
         if kind is float and not isinstance(value, bool):

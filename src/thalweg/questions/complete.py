@@ -1,18 +1,23 @@
 """complete: what is missing?"""
 
+import warnings
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractCompletion, AbstractConditionalSampler
-from thalweg.errors import NotAnswered
+from thalweg.errors import DataWarning, NotAnswered
 from thalweg.inference import Coordinate, Gradient, minimise
 from thalweg.questions.batches import in_batches
 from thalweg.questions.grids import candidate_grid
+
+#: Passes over the columns, and the descent that follows: one object, for each new optimiser is compiled anew.
+SWEEPS, DESCENT = 5, Gradient(tolerance=1e-3)
 
 
 def method(kind: type[AbstractEnergy]) -> str:
@@ -32,9 +37,15 @@ def best_guess(
     if isinstance(F, AbstractCompletion):
         return in_batches(lambda y, o: _closed_form(F, y, o), rows.values, rows.observed)
     begin = np.where(rows.observed, rows.values, start[None, :]).astype(np.float32)
-    finite = any(size is not None for size in F.space.levels())
-    grid = candidate_grid(F.space, candidates) if finite else None
-    return in_batches(lambda y, o: _clamped(F, y, o, grid), begin, rows.observed)
+    grid = candidate_grid(F.space, candidates)
+    filled, converged = in_batches(lambda y, o: _clamped(F, y, o, grid), begin, rows.observed, largest=512)
+    if not converged.all():
+        warnings.warn(
+            f"the best guess of {np.sum(~converged)} of {len(rows)} rows had not settled when its steps were used up",
+            DataWarning,
+            stacklevel=4,
+        )
+    return filled
 
 
 def draws(F: AbstractEnergy, rows: Rows, n: int, seed: int) -> np.ndarray:
@@ -61,5 +72,15 @@ def _draw(F, y, observed, keys):
 
 @eqx.filter_jit
 def _clamped(F, y, observed, grid):
-    solver = Gradient() if grid is None else Coordinate(grid)
-    return jax.vmap(lambda y, o: minimise(F, y, solver=solver, observed=o, throw=False).value)(y, observed)
+    """Columns in turn over their candidates, which finds the valley; then down its slope in the real columns."""
+    real = np.array([size is None for size in F.space.levels()])
+
+    def one(y, observed):
+        found = minimise(F, y, solver=Coordinate(grid, sweeps=SWEEPS), observed=observed, throw=False)
+        if not real.any():
+            return found.value, found.converged
+        refined = minimise(F, found.value, solver=DESCENT, observed=observed | ~real, throw=False)
+        better = refined.energy < found.energy
+        return jnp.where(better, refined.value, found.value), refined.converged
+
+    return jax.vmap(one)(y, observed)

@@ -4,7 +4,7 @@ The noise is Gaussian on numbers, with energy \((y'-y)^2/2\sigma^2\), and replac
 probability \(q\), with energy \(\log\frac{(1-q)(k-1)}{q}\) where they differ.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax
@@ -36,8 +36,8 @@ def noise_levels(schema: Schema, noise: float | Mapping[str, float]) -> np.ndarr
     columns = schema.space.columns
     if isinstance(noise, Mapping):
         levels = np.zeros(len(columns), np.float32)
-        for name, level in noise.items():
-            levels[schema.index(name)] = level
+        for name, share in noise.items():
+            levels[schema.index(name)] = share
     else:
         levels = np.full(len(columns), noise, np.float32)
     if not (np.isfinite(levels).all() and (levels >= 0).all() and (levels > 0).any()):
@@ -55,16 +55,20 @@ def denoise(
     F: AbstractEnergy,
     rows: Rows,
     levels: np.ndarray,
-    candidates: Callable[[int], np.ndarray],
+    schema: Schema,
     start: np.ndarray,
 ) -> np.ndarray:
     """Codes (n, d) of the cleaned rows; missing cells are filled with the best guess on the way."""
-    columns = F.space.columns
-    noisy = best_guess(F, rows, candidates, start)
+    columns = schema.space.columns
+    noisy = best_guess(F, rows, schema.candidates, start)
     sigma = levels * np.array([1.0 if c.kind == "categorical" else c.spread for c in columns], np.float32)
-    if isinstance(F, AbstractDenoiser) and all(c.kind != "categorical" for c in columns) and (sigma > 0).all():
+    if (
+        isinstance(F, AbstractDenoiser)
+        and all(c.kind != "categorical" for c in columns)
+        and (sigma > 0).all()
+    ):
         return in_batches(lambda y: _closed_form(F, y, sigma), noisy)
-    grid = candidate_grid(F.space, candidates)
+    grid = candidate_grid(F.space, schema.candidates)
     real = np.array([c.kind == "real" for c in columns])
     local = np.linspace(-4.0, 4.0, max(LOCAL, grid.shape[1]), dtype=np.float32)
     pad = np.minimum(np.arange(len(local)), grid.shape[1] - 1)

@@ -31,7 +31,11 @@ PAIR_CELLS, PAIR_VALUES = 8, 24
 def method(kind: type[AbstractEnergy]) -> str:
     if issubclass(kind, AbstractColumnConditional):
         return "exact: the network's conditional of each cell"
-    return "exact: the energy along each cell" if issubclass(kind, AbstractMarginal) else "generic: the energy along each cell"
+    return (
+        "exact: the energy along each cell"
+        if issubclass(kind, AbstractMarginal)
+        else "generic: the energy along each cell"
+    )
 
 
 def explain(
@@ -51,7 +55,9 @@ def explain(
     release = np.zeros(rows.values.shape)
     proposal = rows.values.copy()
     for d in range(rows.values.shape[1]):
-        values = np.concatenate([rows.values[:, d : d + 1], np.broadcast_to(grid[d], (len(rows), grid.shape[1]))], 1)
+        values = np.concatenate(
+            [rows.values[:, d : d + 1], np.broadcast_to(grid[d], (len(rows), grid.shape[1]))], 1
+        )
         energy = along(F, known, d, values)
         best = np.argmin(energy, axis=1)
         release[:, d] = np.where(rows.observed[:, d], energy[:, 0] - energy.min(axis=1), 0.0)
@@ -59,20 +65,22 @@ def explain(
     return Explanation(
         energy=energies,
         release=release,
-        columns=F.space.names,
+        columns=schema.space.names,
         value=schema.decode(rows.values, observed=rows.observed),
         proposal=schema.decode(proposal, observed=rows.observed),
         pairs=_pairs(F, known, rows.observed, release, grid, schema) if pairs else None,
     )
 
 
-def _pairs(F, rows: Rows, observed, release, grid, schema: Schema) -> list[dict[str, Any]]:
+def _pairs(
+    F: AbstractEnergy, rows: Rows, observed: np.ndarray, release: np.ndarray, grid: np.ndarray, schema: Schema
+) -> list[dict[str, Any]]:
     """One record for each pair among a row's worst cells, the largest release first."""
     n, d = release.shape
     worst = np.sort(np.argsort(-np.where(observed, release, -1.0), axis=1)[:, : min(PAIR_CELLS, d)], axis=1)
     thin = np.linspace(0, grid.shape[1] - 1, min(PAIR_VALUES, grid.shape[1])).round().astype(int)
     values = grid[:, thin]
-    names = F.space.names
+    names = schema.space.names
     records = []
     for a, b in combinations(range(worst.shape[1]), 2):
         i, j = worst[:, a], worst[:, b]
@@ -105,8 +113,11 @@ def _pairs(F, rows: Rows, observed, release, grid, schema: Schema) -> list[dict[
     return sorted(records, key=lambda record: (record["row"], -record["release"]))
 
 
-def _cells(schema: Schema, indices, codes) -> str:
-    cells = (schema.decode_column(int(i), np.array([c], np.float32)).to_pylist()[0] for i, c in zip(indices, codes, strict=True))
+def _cells(schema: Schema, indices: tuple[Any, ...], codes: tuple[Any, ...]) -> str:
+    cells = (
+        schema.decode_column(int(i), np.array([c], np.float32)).to_pylist()[0]
+        for i, c in zip(indices, codes, strict=True)
+    )
     return ", ".join(str(str_or_none(cell)) for cell in cells)
 
 

@@ -48,7 +48,7 @@ def predict(
     rows = Rows(rows.values, rows.observed & others, rows.unseen)
     if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
         rows = Rows(best_guess(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
-    column = F.space.columns[index]
+    column = schema.space.columns[index]
     values = np.asarray(candidates(index), np.float32)
     energies = along(F, rows, index, np.broadcast_to(values, (len(rows), len(values))))
     best = values[np.argmin(energies, axis=1)]
@@ -59,10 +59,11 @@ def predict(
     if column.kind == "categorical":
         drawn = [values[pick(shares, generator)] for _ in range(draws)]
     else:
-        drawn = [quantile(values, shares, generator.random(len(rows)), step=every_value) for _ in range(draws)]
+        drawn = [
+            quantile(values, shares, generator.random(len(rows)), step=every_value) for _ in range(draws)
+        ]
         if not every_value:
             best = refine(F, rows, index, values, energies)
-
 
     def decode(codes: np.ndarray) -> pa.Array:
         return schema.decode_column(index, np.asarray(codes, np.float32))
@@ -71,7 +72,8 @@ def predict(
     if column.kind == "categorical":
         return replace(answer, levels=decode(values).to_pylist(), probabilities=shares)
     quantiles = {
-        level: decode(quantile(values, shares, np.full(len(rows), level), step=every_value)) for level in QUANTILES
+        level: decode(quantile(values, shares, np.full(len(rows), level), step=every_value))
+        for level in QUANTILES
     }
     return replace(answer, mean=schema.number(index, shares @ values), quantiles=quantiles)
 
@@ -118,7 +120,7 @@ def quantile(values: np.ndarray, shares: np.ndarray, level: np.ndarray, *, step:
     return np.array([np.interp(q, c, values) for q, c in zip(level, middle, strict=True)])
 
 
-def refine(F, rows: Rows, index: int, values: np.ndarray, energies: np.ndarray) -> np.ndarray:
+def refine(F: AbstractEnergy, rows: Rows, index: int, values: np.ndarray, energies: np.ndarray) -> np.ndarray:
     """The minimum between the neighbours of the best grid point, on a grid 16 times finer."""
     best = np.argmin(energies, axis=1)
     low, high = values[np.maximum(best - 1, 0)], values[np.minimum(best + 1, len(values) - 1)]

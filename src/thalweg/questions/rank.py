@@ -17,7 +17,9 @@ def rank(rows: Rows | None, candidates: Rows, energies: Callable[[Rows], np.ndar
     """For each row, the energies of the row with each candidate's cells put into it, sorted."""
     m = len(candidates)
     if rows is None:
-        rows = Rows(np.zeros_like(candidates.values[:1]), np.zeros_like(candidates.observed[:1]), np.zeros(1, int))
+        rows = Rows(
+            np.zeros_like(candidates.values[:1]), np.zeros_like(candidates.observed[:1]), np.zeros(1, int)
+        )
     n = len(rows)
     row, option = np.repeat(np.arange(n), m), np.tile(np.arange(m), n)
     chosen = candidates.observed[option]

@@ -91,7 +91,11 @@ class Explanation:
         n, d = self.release.shape
         order = np.argsort(-self.release, axis=1, kind="stable")[:, : top or d]
         if self.pairs is not None:
-            return pa.Table.from_pylist(self.pairs) if self.pairs else pa.table({"row": pa.array([], pa.int64())})
+            return (
+                pa.Table.from_pylist(self.pairs)
+                if self.pairs
+                else pa.table({"row": pa.array([], pa.int64())})
+            )
         value, proposal = (
             [list(map(str_or_none, table[name].to_pylist())) for name in self.columns]
             for table in (self.value, self.proposal)
