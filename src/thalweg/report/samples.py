@@ -156,7 +156,7 @@ def _table_completions(model: Any, look: Look) -> Section | LeftOut:
     judged = [_judged(schema, i, truth.values[hidden[:, i], i], filled.values[hidden[:, i], i])
               for i in range(hidden.shape[1]) if hidden[:, i].any()]  # fmt: skip
     judged.sort(key=lambda row: -row[-1])
-    headings = ("column", "hidden", "guess", "mean or mode", "saved")
+    headings = ("column", "guess", "mean or mode", "saved")
     cells = [(*row[:-1], f"{100 * row[-1]:.0f} %") for row in judged[:12]]
     body = table(headings, cells, numeric=headings[1:])
     saved = float(np.mean([row[-1] for row in judged]))
@@ -185,7 +185,7 @@ def _guesses(schema: Any, truth: Rows, filled: Rows, hidden: np.ndarray) -> str:
 
 
 def _judged(schema: Any, i: int, truth: np.ndarray, guess: np.ndarray) -> tuple:
-    """One column: name, cells, error of the guess, error of the mean or mode, share saved."""
+    """One column: name, error of the guess, error of the mean or mode, share saved."""
     column = schema.space.columns[i]
     if column.kind == "categorical":
         unit, error = " wrong", float(np.mean(truth != guess))
@@ -194,4 +194,4 @@ def _judged(schema: Any, i: int, truth: np.ndarray, guess: np.ndarray) -> tuple:
         unit, error = " sd", float(np.sqrt(np.mean((truth - guess) ** 2)) / column.spread)
         plain = float(np.sqrt(np.mean((truth - column.center) ** 2)) / column.spread)
     saved = 1 - error / plain if plain > 0 else 0.0
-    return column.name, len(truth), f"{error:.2f}{unit}", f"{plain:.2f}{unit}", max(saved, -1.0)
+    return column.name, f"{error:.2f}{unit}", f"{plain:.2f}{unit}", max(saved, -1.0)
