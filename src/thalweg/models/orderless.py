@@ -13,7 +13,6 @@ autoregressive distribution estimator*; Uria, Murray & Larochelle (2013), *RNADE
 import math
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -227,9 +226,8 @@ class Orderless(
         guess = y
         if layout.numbers:
             raw = self.number_weight @ h + self.number_bias
-            lower, upper = layout.bounds
-            u = jax.vmap(columns.mixture_mean)(raw, lower, upper)
-            guess = guess.at[layout.number_index].set(layout.center + layout.spread * u)
+            means = jax.vmap(layout.number_mean)(raw, jnp.arange(layout.numbers))
+            guess = guess.at[layout.number_index].set(means)
         if layout.categories:
             logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
             guess = guess.at[layout.category_index].set(jnp.argmax(logits, axis=1).astype(jnp.float32))
@@ -268,16 +266,18 @@ class Layout:
         self.size = jnp.array([cols[i].size for i in number], jnp.float32)
         integer = self.size > 0
         self.floor = jnp.where(integer, columns.INTEGER_FLOOR / self.spread, columns.REAL_FLOOR)
-        self.bounds = (
-            jnp.where(integer, -self.center / self.spread, -1e3),
-            jnp.where(integer, (self.size - 1 - self.center) / self.spread, 1e3),
-        )
 
     def number_log_prob(self, raw, y, i):
         """log p of a number in its codes: a mass for integers, a density for real columns."""
         center, spread, size = self.center[i], self.spread[i], self.size[i]
         real = columns.real_log_prob(raw, (y - center) / spread) - jnp.log(spread)
         return jnp.where(size > 0, columns.integer_log_prob(raw, y, size, center, spread), real)
+
+    def number_mean(self, raw, i):
+        """The mean of a number in its codes."""
+        center, spread, size = self.center[i], self.spread[i], self.size[i]
+        real = center + spread * columns.real_mean(raw)
+        return jnp.where(size > 0, columns.integer_mean(raw, size, center, spread), real)
 
 
 @dataclass(frozen=True)
