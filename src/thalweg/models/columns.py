@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+#: A number of Python or of JAX.
+Number = float | Float[Array, ""]
+
 #: The smallest logistic scale: of a standardised real column, and of an integer column in counts.
 REAL_FLOOR, INTEGER_FLOOR = 1e-3, 0.05
 
 
-def mixture(raw: Float[Array, "3 k"], floor) -> tuple[Array, Array, Array]:
+def mixture(raw: Float[Array, "3 k"], floor: Number) -> tuple[Array, Array, Array]:
     """Log weights, means and scales (at least `floor`) of a logistic mixture."""
     logits, means, scales = raw
     return jax.nn.log_softmax(logits), means, jax.nn.softplus(scales) + floor
@@ -31,7 +34,9 @@ def real_log_prob(raw: Float[Array, "3 k"], y: Float[Array, ""]) -> Float[Array,
     return jax.nn.logsumexp(log_weights + log_density)
 
 
-def integer_log_prob(raw: Float[Array, "3 k"], y, size, center, spread) -> Float[Array, ""]:
+def integer_log_prob(
+    raw: Float[Array, "3 k"], y: Number, size: Number, center: Number, spread: Number
+) -> Float[Array, ""]:
     """Log mass of the count `y` among `0..size-1`, in nats.
 
     A count outside the range has the mass of its own bin, which is less than what the range's edge has.
@@ -58,7 +63,7 @@ def real_mean(raw: Float[Array, "3 k"]) -> Float[Array, ""]:
     return jnp.sum(jnp.exp(log_weights) * means)
 
 
-def integer_mean(raw: Float[Array, "3 k"], size, center, spread) -> Float[Array, ""]:
+def integer_mean(raw: Float[Array, "3 k"], size: Number, center: Number, spread: Number) -> Float[Array, ""]:
     r"""The mean count, \(\sum_{k=1}^{size-1} P(Y > k - \tfrac12)\).
 
     The sum is the midpoint rule for \(\int_0^{size-1} P(Y > t)\,dt\), which has a closed form. The two differ
@@ -76,7 +81,7 @@ def integer_mean(raw: Float[Array, "3 k"], size, center, spread) -> Float[Array,
     return jnp.sum(jnp.exp(log_weights) * (means + rise - fall + jnp.sum(steps, axis=1)))
 
 
-def mixture_draw(raw: Float[Array, "3 k"], floor, *, key: PRNGKeyArray) -> Float[Array, ""]:
+def mixture_draw(raw: Float[Array, "3 k"], floor: Number, *, key: PRNGKeyArray) -> Float[Array, ""]:
     """A draw from the mixture, in standardised units."""
     log_weights, means, scales = mixture(raw, floor)
     component_key, noise_key = jax.random.split(key)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.scipy.special import ndtri
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.energy.base import AbstractDensity
 from thalweg.energy.capabilities import (
@@ -96,7 +96,7 @@ class Orderless(
 
     # --- the network ------------------------------------------------------------------------------------------
 
-    def _inputs(self, y, observed) -> Float[Array, "h"]:
+    def _inputs(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h"]:
         """The first pre-activation from all known columns at once."""
         layout = Layout(self.space)
         known = observed.astype(jnp.float32)
@@ -111,7 +111,7 @@ class Orderless(
             a = a + onehot @ self.level
         return a
 
-    def _term(self, y_d, d) -> Float[Array, "h"]:
+    def _term(self, y_d: Float[Array, ""], d: Int[Array, ""]) -> Float[Array, "h"]:
         """What column `d` adds to the first pre-activation."""
         layout = Layout(self.space)
         term = self.mask[d]
@@ -126,7 +126,9 @@ class Orderless(
             term = term + jnp.where(layout.is_number[d], 0.0, 1.0) * row
         return term
 
-    def _column_log_probs(self, h, d, values) -> Float[Array, "v"]:
+    def _column_log_probs(
+        self, h: Float[Array, "h"], d: Int[Array, ""], values: Float[Array, "v"]
+    ) -> Float[Array, "v"]:
         """log p(y_d = v) for each of `values`, from the last hidden layer."""
         layout = Layout(self.space)
         slot = layout.slot[d]
