@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +35,7 @@ def cell(value: Any) -> str:
 
 def preview(
     table: Any, *, total: int, width: int, filled: Marks | None = None, first: Sequence[str] = ()
-) -> Table:
+) -> Group:
     """A `pyarrow.Table` of first rows as a rich table no wider than `width`.
 
     `total` is the number of rows there are in all. `filled` (column name -> booleans) marks cells that the
@@ -49,7 +50,7 @@ def preview(
             texts[name] = [f"[{t}]" if mark else t for t, mark in zip(texts[name], marks, strict=True)]
     shown = _columns_that_fit(texts, width, first, filled or {})
     left_out = len(texts) - len(shown)
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), caption_justify="left")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0))
     for name in shown:
         numeric = table.schema.field(name).type in _numeric()
         grid.add_column(Text(cell(name)), justify="right" if numeric else "left", no_wrap=True)
@@ -58,9 +59,9 @@ def preview(
     for row in range(table.num_rows):
         cells = [_marked(texts[name][row], (filled or {}).get(name), row) for name in shown]
         grid.add_row(*cells, *([Text("…", style="dim")] if left_out else []))
-    if total > table.num_rows:
-        grid.caption = Text(f"the first {table.num_rows} of {total:,} rows", style="dim")
-    return grid
+    if total <= table.num_rows:
+        return Group(grid)
+    return Group(grid, Text(f"the first {table.num_rows} of {total:,} rows", style="dim"))
 
 
 def _marked(text: str, marks: Sequence[bool] | None, row: int) -> Text:
