@@ -8,6 +8,7 @@ Dempster, Laird & Rubin (1977), *Maximum likelihood from incomplete data via the
 Jordan (1994), *Supervised learning from incomplete data via an EM approach*.
 """
 
+import itertools
 import math
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from thalweg.models.gaussian import LOG_TAU, cholesky, condition, product
+from thalweg.models.gaussian import LOG_TAU, log_normal_1d
+from thalweg.models.triangular import factorise, invert, product
 
 #: About how many numbers a chunk of rows may need at once.
 CHUNK = 1 << 20
@@ -42,14 +44,23 @@ class Moments(NamedTuple):
     second: Float[Array, "..."]
 
 
+class Partial(NamedTuple):
+    """Chunks of incomplete rows, 0 where missing, and the places of their missing cells (e: no further one)."""
+
+    rows: Float[Array, "a m e"]
+    weight: Float[Array, "a m"]
+    missing: Int[Array, "a m j"]
+
+
 class Cells(NamedTuple):
-    """Rows in chunks, split by whether they are complete; a row that only fills a chunk up has weight 0."""
+    """Rows in chunks: the complete ones, and the others by about how many cells they lack.
+
+    A row that only fills a chunk up has weight 0.
+    """
 
     complete: Float[Array, "a m e"]
-    complete_weight: Float[Array, "a m"]
-    partial: Float[Array, "b l e"]
-    partial_weight: Float[Array, "b l"]
-    seen: Bool[Array, "b l e"]
+    weight: Float[Array, "a m"]
+    partial: tuple[Partial, ...]
 
 
 class Trace(NamedTuple):
@@ -62,15 +73,21 @@ class Trace(NamedTuple):
 
 
 def split(u: Float[Array, "n e"], seen: Bool[Array, "n e"], components: int, form: str) -> Cells:
-    """Rows sorted into chunks for `expectation_maximisation`."""
-    rows, known = np.asarray(u), np.asarray(seen)
-    whole = known.all(axis=1)
-    width = rows.shape[1]
-    dense = width if form == "diagonal" else components * width
-    sparse = components * width * (1 if form == "diagonal" else width)
-    complete, complete_weight = chunks_of(rows[whole], dense)
-    part, partial_weight = chunks_of(rows[~whole], sparse)
-    return Cells(complete, complete_weight, part, partial_weight, chunks_of(known[~whole], sparse)[0])
+    """Rows sorted into chunks for `expectation_maximisation`; one group for 1, 2, 4, 8, … missing cells."""
+    rows, missing = np.where(seen, u, 0), ~np.asarray(seen)
+    width, lacking = rows.shape[1], missing.sum(axis=1)
+    places = np.argsort(~missing, axis=1, kind="stable")
+    places = np.where(np.take_along_axis(missing, places, axis=1), places, width).astype(np.int32)
+    work = width if form == "diagonal" else components * width
+    sizes = [min(2**power, width) for power in range(width.bit_length() + 1)]
+    groups = []
+    for low, high in itertools.pairwise([0, *sorted(set(sizes))]):
+        chosen = (lacking > low) & (lacking <= high)
+        if chosen.any():
+            numbers = components * (width + high**2)
+            chunks, weight = chunks_of(rows[chosen], numbers)
+            groups.append(Partial(chunks, weight, chunks_of(places[chosen, :high], numbers)[0]))
+    return Cells(*chunks_of(rows[lacking == 0], work), tuple(groups))
 
 
 def expectation_maximisation(
@@ -97,7 +114,7 @@ def expectation_maximisation(
 
 @partial(jax.jit, static_argnames="form")
 def _iterate(cells: Cells, state: Trace, ridge: float, tolerance: float, end: int, form: str) -> Trace:
-    count = jnp.sum(cells.complete_weight) + jnp.sum(cells.partial_weight)
+    count = sum((jnp.sum(group.weight) for group in cells.partial), jnp.sum(cells.weight))
 
     def improve(state: Trace) -> Trace:
         moments = expect(cells, state.parameters, form)
@@ -117,6 +134,7 @@ def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
     """The E-step: the moments of all rows."""
     zero = _zero(parameters, form)
     whitener = _whitener(parameters, form)
+    precision = whitener if form == "diagonal" else product(jnp.swapaxes(whitener, -1, -2), whitener)
     dtype = parameters.means.dtype
 
     def of_complete(total: Moments, chunk: tuple[Array, ...]) -> tuple[Moments, None]:
@@ -126,14 +144,13 @@ def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
         shares = jnp.exp(densities - evidence[:, None]) * weight[:, None]
         return _add(total, moments_of(jnp.sum(evidence * weight), u, shares, form)), None
 
-    def of_partial(total: Moments, chunk: tuple[Array, ...]) -> tuple[Moments, None]:
-        u, weight, seen = chunk
-        return _add(
-            total, _partial_moments(u.astype(dtype), weight.astype(dtype), seen, parameters, form)
-        ), None
+    def of_partial(total: Moments, chunk: Partial) -> tuple[Moments, None]:
+        chunk = chunk._replace(rows=chunk.rows.astype(dtype), weight=chunk.weight.astype(dtype))
+        return _add(total, _partial_moments(chunk, parameters, precision, form)), None
 
-    total, _ = jax.lax.scan(of_complete, zero, (cells.complete, cells.complete_weight))
-    total, _ = jax.lax.scan(of_partial, total, (cells.partial, cells.partial_weight, cells.seen))
+    total, _ = jax.lax.scan(of_complete, zero, (cells.complete, cells.weight))
+    for group in cells.partial:
+        total, _ = jax.lax.scan(of_partial, total, group)
     return total
 
 
@@ -150,9 +167,8 @@ def maximise(moments: Moments, ridge: float | Array, form: str) -> Parameters:
     else:
         covariance = moments.second / count[:, None, None] - means[:, :, None] * means[:, None, :]
     covariance = covariance + ridge * jnp.eye(means.shape[1], dtype=means.dtype)
-    return Parameters(
-        log_weights, means, cholesky(covariance) if form == "tied" else jax.vmap(cholesky)(covariance)
-    )
+    factors = (factorise if form == "tied" else jax.vmap(factorise))(covariance)[0]
+    return Parameters(log_weights, means, factors)
 
 
 def log_densities(
@@ -191,23 +207,70 @@ def moments_of(
     return Moments(log_likelihood, jnp.sum(shares, axis=0), product(shares.T, u), second)
 
 
-def _partial_moments(u: Array, weight: Array, seen: Array, parameters: Parameters, form: str) -> Moments:
+def _partial_moments(chunk: Partial, parameters: Parameters, precision: Array, form: str) -> Moments:
     """The moments of incomplete rows: each missing cell counts with its conditional mean and covariance."""
-    by_component = jax.vmap(condition, (None, None, 0, None if form == "tied" else 0))
-    given = jax.vmap(lambda row, known: by_component(row, known, parameters.means, parameters.factors))(
-        u, seen
+    shared = None if form == "tied" else 0
+    by_component = jax.vmap(
+        partial(_fill_in_diagonal if form == "diagonal" else _fill_in, chunk.rows, chunk.missing),
+        (0, shared, shared),
+        (1, 1, 1),
     )
-    densities = parameters.log_weights + given.log_density
+    log_density, filled, spread = by_component(parameters.means, parameters.factors, precision)
+    densities = parameters.log_weights + log_density
     evidence = jax.nn.logsumexp(densities, axis=1)
-    shares = jnp.exp(densities - evidence[:, None]) * weight[:, None]
-    first = _einsum("nk,nke->ke", shares, given.mean)
+    shares = jnp.exp(densities - evidence[:, None]) * chunk.weight[:, None]
+    first = _einsum("nk,nke->ke", shares, filled)
     if form == "diagonal":
-        second = _einsum("nk,nke->ke", shares, given.mean**2 + given.covariance)
+        second = _einsum("nk,nke->ke", shares, filled**2 + spread)
     else:
-        shape = "ef" if form == "tied" else "kef"
-        second = _einsum(f"nke,nkf->{shape}", shares[:, :, None] * given.mean, given.mean)
-        second = second + _einsum(f"nk,nkef->{shape}", shares, given.covariance)
-    return Moments(jnp.sum(evidence * weight), jnp.sum(shares, axis=0), first, second)
+        place = chunk.missing
+        second = _einsum("nke,nkf->kef", shares[:, :, None] * filled, filled)
+        # Places beyond the last coordinate mark no cell: what would be added there is dropped.
+        added = jnp.swapaxes(shares[:, :, None, None] * spread, 0, 1)
+        second = second.at[:, place[:, :, None], place[:, None, :]].add(added, mode="drop")
+        second = jnp.sum(second, axis=0) if form == "tied" else second
+    return Moments(jnp.sum(evidence * chunk.weight), jnp.sum(shares, axis=0), first, second)
+
+
+def _fill_in(
+    rows: Array, missing: Array, mean: Array, factor: Array, precision: Array
+) -> tuple[Array, Array, Array]:
+    r"""For one Gaussian: log p(u_o), the rows with their missing cells' means, and these cells' covariance.
+
+    By the precision \(\Lambda\) its missing block is all that is factored: \(\mathrm{Cov} = \Lambda_{mm}^{-1}\),
+    \(E[u_m] = \mu_m - \Lambda_{mm}^{-1}\Lambda_{mo}(u_o - \mu_o)\), and
+    \(\log p(u_o) = \log p(u_o, E[u_m]) + \tfrac12 \log\det 2\pi\Lambda_{mm}^{-1}\).
+    """
+    e = len(mean)
+    exists = missing < e
+    place = jnp.minimum(missing, e - 1)
+    lacking = jax.vmap(lambda where: jnp.zeros(e, bool).at[where].set(True, mode="drop"))(missing)
+    residual = jnp.where(lacking, 0, rows - mean)
+    pull = product(residual, precision)
+    both = exists[:, :, None] & exists[:, None, :]
+    block = jnp.where(
+        both, precision[place[:, :, None], place[:, None, :]], jnp.eye(missing.shape[1], dtype=mean.dtype)
+    )
+    root, inverse = jax.vmap(factorise)(block)
+    spread = product(jnp.swapaxes(inverse, 1, 2), inverse)
+    pulled = jnp.where(exists, jnp.take_along_axis(pull, place, axis=1), 0)
+    step = -jnp.einsum("nij,nj->ni", spread, pulled)
+    squares = jnp.sum(residual * pull, axis=1) + jnp.sum(step * pulled, axis=1)
+    seen = e - jnp.sum(exists, axis=1)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor))) + jnp.sum(
+        jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1
+    )
+    moved = jax.vmap(lambda row, where, by: row.at[where].add(by, mode="drop"))(residual, missing, step)
+    return -0.5 * (squares + seen * LOG_TAU) - log_det, mean + moved, jnp.where(both, spread, 0)
+
+
+def _fill_in_diagonal(
+    rows: Array, missing: Array, mean: Array, factor: Array, _: Array
+) -> tuple[Array, Array, Array]:
+    """`_fill_in` where the coordinates are independent: log p(u_o), the rows filled in, and variances."""
+    lacking = jax.vmap(lambda where: jnp.zeros(len(mean), bool).at[where].set(True, mode="drop"))(missing)
+    log_density = jnp.sum(jnp.where(lacking, 0, log_normal_1d(rows - mean, factor)), axis=1)
+    return log_density, jnp.where(lacking, mean, rows), jnp.where(lacking, factor**2, 0)
 
 
 def _whitener(parameters: Parameters, form: str) -> Float[Array, "..."]:
@@ -215,8 +278,6 @@ def _whitener(parameters: Parameters, form: str) -> Float[Array, "..."]:
     factors = parameters.factors
     if form == "diagonal":
         return 1 / factors
-    identity = jnp.eye(factors.shape[-1], dtype=factors.dtype)
-    invert = partial(jax.scipy.linalg.solve_triangular, b=identity, lower=True)
     return invert(factors) if form == "tied" else jax.vmap(invert)(factors)
 
 

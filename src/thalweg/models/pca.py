@@ -33,8 +33,9 @@ from thalweg.errors import SettingsError
 from thalweg.learning.run import Fit
 from thalweg.models import em
 from thalweg.models.embedding import Embedding
-from thalweg.models.gaussian import LOG_TAU, double_precision, product
+from thalweg.models.gaussian import LOG_TAU, double_precision
 from thalweg.models.recipe import Problem, Recipe, setting
+from thalweg.models.triangular import factorise, product
 
 #: The most components that are kept where the data choose their number.
 MOST_CHOSEN = 128
@@ -43,10 +44,10 @@ LEAST_NOISE = 1e-6
 
 
 class Posterior(NamedTuple):
-    r"""\(p(z \mid u_o)\) by its mean and the Cholesky factor of its precision, and \(\log p(u_o)\)."""
+    r"""\(p(z \mid u_o) = \mathcal{N}(m, (K K^\top)^{-1})\) by m and \(K^{-1}\), and \(\log p(u_o)\)."""
 
     mean: Float[Array, "q"]
-    factor: Float[Array, "q q"]
+    inverse: Float[Array, "q q"]
     log_density: Scalar
 
 
@@ -101,11 +102,12 @@ class PPCA(
 
     def sample(self, x=None, *, key):
         """A draw from the Gaussian; integers are not rounded, a category is the largest of its block."""
-        return self.embedding.unembed(self._emit(jnp.zeros(self.loadings.shape[1]), 1.0, key=key))
+        q = self.loadings.shape[1]
+        return self.embedding.unembed(self._emit(jnp.zeros(q), jnp.eye(q), key=key))
 
     def sample_given(self, y, observed, x=None, *, key):
         posterior = self._posterior(*self.embedding.embed(y, observed))
-        drawn = self.embedding.unembed(self._emit(posterior.mean, posterior.factor, key=key))
+        drawn = self.embedding.unembed(self._emit(posterior.mean, posterior.inverse, key=key))
         return jnp.where(observed, y, drawn)
 
     def denoise(self, y, noise, x=None):
@@ -125,32 +127,29 @@ class PPCA(
         visible = self.loadings if seen is None else jnp.where(seen[:, None], self.loadings, 0)
         count = len(u) if seen is None else jnp.sum(seen)
         variance = jnp.exp(2 * self.log_noise)
-        factor = self._factor(visible, variance)
-        z = jax.scipy.linalg.cho_solve((factor, True), product(visible.T, residual) / variance)
+        precision = jnp.eye(visible.shape[1]) + product(visible.T, visible) / variance
+        factor, inverse = factorise(precision)
+        z = product(inverse.T, product(inverse, product(visible.T, residual))) / variance
         # r' C^-1 r = |r - W z|^2 / sigma^2 + |z|^2: a sum of squares, where Woodbury's difference cancels.
         squares = jnp.sum((residual - product(visible, z)) ** 2) / variance + jnp.sum(z**2)
         log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor))) + count * 2 * self.log_noise
-        return Posterior(z, factor, -0.5 * (count * LOG_TAU + log_det + squares))
+        return Posterior(z, inverse, -0.5 * (count * LOG_TAU + log_det + squares))
 
-    def _emit(self, z_mean: Array, factor: Array | float, *, key: PRNGKeyArray) -> Float[Array, "e"]:
-        r"""\(\mu + W z + \sigma \varepsilon\) with \(z \sim \mathcal{N}(m, M^{-1})\), M = L L'."""
+    def _emit(
+        self, z_mean: Float[Array, "q"], inverse: Float[Array, "q q"], *, key: PRNGKeyArray
+    ) -> Float[Array, "e"]:
+        r"""\(\mu + W z + \sigma \varepsilon\) with \(z \sim \mathcal{N}(m, (K K^\top)^{-1})\)."""
         z_key, noise_key = jax.random.split(key)
-        white = jax.random.normal(z_key, z_mean.shape)
-        if not isinstance(factor, float):
-            white = jax.scipy.linalg.solve_triangular(factor, white, lower=True, trans=1)
+        z = z_mean + product(inverse.T, jax.random.normal(z_key, z_mean.shape))
         noise = jnp.exp(self.log_noise) * jax.random.normal(noise_key, self.mean.shape)
-        return self.mean + product(self.loadings, z_mean + white) + noise
+        return self.mean + product(self.loadings, z) + noise
 
     def _solve(self, diagonal: Float[Array, "e"], residual: Float[Array, "e"]) -> Float[Array, "e"]:
         r"""\((W W^\top + A)^{-1} r\) for a diagonal A, by Woodbury's identity."""
         scaled = self.loadings / diagonal[:, None]
-        factor = jnp.linalg.cholesky(jnp.eye(scaled.shape[1]) + product(self.loadings.T, scaled))
-        inner = jax.scipy.linalg.cho_solve((factor, True), product(scaled.T, residual))
+        _, inverse = factorise(jnp.eye(scaled.shape[1]) + product(self.loadings.T, scaled))
+        inner = product(inverse.T, product(inverse, product(scaled.T, residual)))
         return residual / diagonal - product(scaled, inner)
-
-    @staticmethod
-    def _factor(visible: Float[Array, "e q"], variance: Scalar) -> Float[Array, "q q"]:
-        return jnp.linalg.cholesky(jnp.eye(visible.shape[1]) + product(visible.T, visible) / variance)
 
 
 @dataclass(frozen=True)
@@ -181,47 +180,49 @@ def skeleton(space: Record, settings: Settings) -> PPCA:
 class Principal(NamedTuple):
     """The mean, the principal axes in columns, the variances along them (descending) and their total."""
 
-    mean: Float[Array, "e"]
-    axes: Float[Array, "e r"]
-    variances: Float[Array, "r"]
-    total: Scalar
+    mean: np.ndarray
+    axes: np.ndarray
+    variances: np.ndarray
+    total: float
 
 
 class Plane(NamedTuple):
-    """The parameters of a PPCA: `loadings` (e, q) and the noise variance."""
+    """The parameters of a PPCA in float64: `loadings` (e, q) and the noise variance."""
 
-    mean: Float[Array, "e"]
-    loadings: Float[Array, "e q"]
-    variance: Scalar
+    mean: np.ndarray
+    loadings: np.ndarray
+    variance: float
 
 
 def principal(u: Float[Array, "n e"]) -> Principal:
     """The principal axes of complete rows: of their covariance, or of the rows where those are fewer."""
     n, e = u.shape
-    mean = jnp.mean(u, axis=0, dtype=jnp.result_type(float))
-    if n > e:
-        chunks, weight = em.chunks_of(np.asarray(u), e)
-        return _eigen(mean, _covariance(chunks, weight, mean))
-    _, deviations, axes = jnp.linalg.svd((u - mean) / np.sqrt(n), full_matrices=False)
-    return Principal(mean, axes.T, deviations**2, jnp.sum(deviations**2))
+    if n <= e:
+        rows = np.asarray(u, np.float64)
+        mean = rows.mean(axis=0)
+        _, deviations, axes = np.linalg.svd((rows - mean) / np.sqrt(n), full_matrices=False)
+        return Principal(mean, axes.T, deviations**2, float(np.sum(deviations**2)))
+    with double_precision():
+        mean = jnp.mean(u, axis=0, dtype=float)
+        return _eigen(mean, _covariance(*em.chunks_of(np.asarray(u), e), mean))
 
 
 def maximum(found: Principal, components: int) -> Plane:
     r"""The likelihood's maximum, \(W = U_q (\Lambda_q - \sigma^2)^{1/2}\) (Tipping & Bishop 1999)."""
     e = len(found.mean)
-    left = found.total - jnp.sum(found.variances[:components])
-    variance = jnp.maximum(left / (e - components), LEAST_NOISE * found.total / e)
-    kept = jnp.maximum(found.variances[:components] - variance, 0)
-    return Plane(found.mean, found.axes[:, :components] * jnp.sqrt(kept), variance)
+    left = found.total - np.sum(found.variances[:components])
+    variance = max(left / (e - components), LEAST_NOISE * found.total / e)
+    kept = np.maximum(found.variances[:components] - variance, 0)
+    return Plane(found.mean, found.axes[:, :components] * np.sqrt(kept), float(variance))
 
 
-def mean_energy(found: Principal, plane: Plane) -> Scalar:
+def mean_energy(found: Principal, plane: Plane) -> float:
     r"""\(\tfrac12 (\log\det 2\pi C + \mathrm{tr}\, C^{-1} S)\) in nats: the energy of a row on average."""
     e, q = plane.loadings.shape
-    variances = jnp.sum(plane.loadings**2, axis=0) + plane.variance
-    left = (found.total - jnp.sum(found.variances[:q])) / plane.variance
-    log_det = jnp.sum(jnp.log(variances)) + (e - q) * jnp.log(plane.variance)
-    return 0.5 * (e * LOG_TAU + log_det + jnp.sum(found.variances[:q] / variances) + left)
+    variances = np.sum(plane.loadings**2, axis=0) + plane.variance
+    left = (found.total - np.sum(found.variances[:q])) / plane.variance
+    log_det = np.sum(np.log(variances)) + (e - q) * np.log(plane.variance)
+    return float(0.5 * (e * LOG_TAU + log_det + np.sum(found.variances[:q] / variances) + left))
 
 
 def expectation_maximisation(
@@ -231,9 +232,11 @@ def expectation_maximisation(
 
     Returns the plane, the mean energy at each E-step in nats, and whether it converged.
     """
-    plane, curve = initial, []
+    plane, curve, components = initial, [], initial.loadings.shape[1]
     for _ in range(iterations):
-        plane, energy = _improve(cells, plane)
+        with double_precision():
+            mean, covariance, energy = _moments(cells, *(jnp.asarray(part) for part in plane))
+        plane = maximum(_eigen(mean, covariance), components)
         curve.append(float(energy))
         if len(curve) > 1 and abs(curve[-2] - curve[-1]) < tolerance:
             return plane, curve, True
@@ -241,15 +244,14 @@ def expectation_maximisation(
 
 
 @jax.jit
-def _improve(cells: em.Cells, plane: Plane) -> tuple[Plane, Scalar]:
-    e, q = plane.loadings.shape
-    covariance = product(plane.loadings, plane.loadings.T) + plane.variance * jnp.eye(e)
-    gaussian = em.Parameters(jnp.zeros(1), plane.mean[None], jnp.linalg.cholesky(covariance))
+def _moments(cells: em.Cells, mean: Array, loadings: Array, variance: Array) -> tuple[Array, Array, Scalar]:
+    """The E-step: the mean and covariance of the completed rows, and the mean energy."""
+    covariance = product(loadings, loadings.T) + variance * jnp.eye(len(mean))
+    gaussian = em.Parameters(jnp.zeros(1), mean[None], factorise(covariance)[0])
     moments = em.expect(cells, gaussian, "tied")
     count = moments.counts[0]
     mean = moments.first[0] / count
-    found = _eigen(mean, moments.second / count - jnp.outer(mean, mean))
-    return maximum(found, q), -moments.log_likelihood / count
+    return mean, moments.second / count - jnp.outer(mean, mean), -moments.log_likelihood / count
 
 
 @jax.jit
@@ -264,9 +266,9 @@ def _covariance(chunks: Array, weight: Array, mean: Array) -> Float[Array, "e e"
 
 
 def _eigen(mean: Array, covariance: Array) -> Principal:
-    variances, axes = jnp.linalg.eigh(covariance)
-    variances = jnp.maximum(variances, 0)
-    return Principal(mean, axes[:, ::-1], variances[::-1], jnp.sum(variances))
+    variances, axes = np.linalg.eigh(np.asarray(covariance))
+    variances = np.maximum(variances[::-1], 0)
+    return Principal(np.asarray(mean), axes[:, ::-1], variances, float(np.sum(variances)))
 
 
 def train(problem: Problem) -> Fit:
@@ -274,27 +276,24 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    complete = bool(seen.all())
     means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1)
-    with double_precision():
-        found = jax.tree.map(np.asarray, principal(jnp.where(seen, u, means)))
+    found = principal(jnp.where(seen, u, means))
     components = _choose(found, embedding, problem)
-    with double_precision():
-        plane = maximum(found, components)
-        curve, converged = [float(mean_energy(found, plane))], True
-        if not complete:
-            plane, curve, converged = expectation_maximisation(
-                em.split(u, seen, 1, "tied"),
-                plane,
-                tolerance=settings.tolerance,
-                iterations=settings.iterations,
-            )
-        plane = jax.tree.map(np.asarray, plane)
+    plane = maximum(found, components)
     if settings.components > components:
         problem.run.log(f"pca: {components} components instead of {settings.components}, all that there are")
+    if seen.all():
+        curve, status = [mean_energy(found, plane)], "closed form"
+    else:
+        plane, curve, converged = expectation_maximisation(
+            em.split(u, seen, 1, "tied"),
+            plane,
+            tolerance=settings.tolerance,
+            iterations=settings.iterations,
+        )
+        status = "converged" if converged else "ran all steps"
     volume = float(jnp.mean(jax.vmap(embedding.log_volume)(jnp.asarray(problem.rows.observed))))
     history = [{"step": i + 1, "loss": value - volume} for i, value in enumerate(curve)]
-    status = "closed form" if complete else "converged" if converged else "ran all steps"
     energy = _energy(embedding, plane, settings)
     return Fit(energy, status, len(history), time.perf_counter() - started, history)
 
