@@ -1,0 +1,322 @@
+"""`orderless` against enumeration and quadrature on spaces small enough for both."""
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+
+from thalweg.energy import Column, Record
+from thalweg.learning.fit import fit
+from thalweg.learning.objective import OrderAgnostic
+from thalweg.models.orderless import ORDERLESS, Orderless, Settings, skeleton
+
+REAL = Column("height", "real", center=2.0, spread=0.5)
+COUNT = Column("children", "integer", size=4, center=1.5, spread=1.1)
+BINARY = Column("smoker", "categorical", size=2)
+COLOUR = Column("colour", "categorical", size=3)
+MIXED = Record((REAL, COUNT, BINARY, COLOUR))
+CELLS = np.array(list(itertools.product(range(4), range(2), range(3))), np.float32)
+
+# Quadrature of the real column: y = 2 + sinh(s) is dense in the middle and reaches far out.
+S = np.linspace(-4.5, 4.5, 1201)
+GRID, WEIGHT = 2 + np.sinh(S), np.cosh(S) * (S[1] - S[0])
+
+
+def model(space=MIXED, *, orderings=1, seed=0, noise=1.0, orders=None, **settings):
+    """A network with random weights, far from what it starts with."""
+    key, noise_key = jax.random.split(jax.random.key(seed))
+    energy = Orderless(space, width=12, layers=2, components=3, orderings=orderings, key=key, **settings)
+    parameters, static = eqx.partition(energy, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(parameters)
+    keys = jax.random.split(noise_key, len(leaves))
+    leaves = [
+        a + noise * jax.random.normal(k, a.shape) / math.sqrt(12) for a, k in zip(leaves, keys, strict=True)
+    ]
+    energy = eqx.combine(jax.tree.unflatten(structure, leaves), static)
+    if orders is not None:
+        energy = eqx.tree_at(lambda e: e.orders, energy, jnp.asarray(orders, jnp.int32))
+    return energy
+
+
+def points():
+    """Every row of the mixed space on the grid: (cells, grid, 4)."""
+    y = np.empty((len(CELLS), len(GRID), 4), np.float32)
+    y[:, :, 0], y[:, :, 1:] = GRID, CELLS[:, None]
+    return jnp.asarray(y)
+
+
+def probabilities(energy):
+    """p(y) over cells and grid, in double precision."""
+    log_prob = jax.jit(jax.vmap(jax.vmap(energy.log_prob)))
+    return np.exp(np.asarray(log_prob(points()), float))
+
+
+@pytest.mark.parametrize("orderings", [1, 3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_space_has_probability_one(orderings, seed):
+    energy = model(orderings=orderings, seed=seed)
+    density = probabilities(energy) * WEIGHT
+    assert density.sum() == pytest.approx(1, abs=2e-3)
+    assert density.sum(1).max() < 0.9
+    assert float(energy(points()[0, 0])) == pytest.approx(-float(energy.log_prob(points()[0, 0])))
+
+
+def test_a_mixture_of_orderings_is_the_mean_of_their_densities():
+    energy = model(orderings=3)
+    single = [eqx.tree_at(lambda e: e.orders, energy, order[None]) for order in energy.orders]
+    densities = [probabilities(one) for one in single]
+    np.testing.assert_allclose(probabilities(energy), np.mean(densities, axis=0), rtol=1e-4, atol=1e-9)
+    assert np.max(np.abs(densities[0] - densities[1])) > 1e-3
+
+
+@pytest.mark.parametrize(("last", "axis"), [(1, 0), (2, 1), (3, 2)])
+def test_a_missing_cell_is_summed_over_where_it_comes_last(last, axis):
+    """Along an ordering that ends with the missing column, and with NaN in its place: it is never read."""
+    order = [i for i in (3, 0, 1, 2) if i != last] + [last]
+    energy = model(orders=[order])
+    density = probabilities(energy)[:, 600].reshape(4, 2, 3).sum(axis)
+    observed = jnp.arange(4) != last
+    rows = points()[:, 600].reshape(4, 2, 3, 4).take(0, axis=axis).at[..., last].set(jnp.nan)
+    marginal = jax.vmap(jax.vmap(lambda y: energy.marginal(y, observed)))(rows)
+    np.testing.assert_allclose(np.exp(-marginal), density, rtol=1e-4)
+
+
+def test_a_missing_number_is_integrated_over_where_it_comes_last():
+    energy = model(orders=[[2, 1, 3, 0]])
+    marginal = jax.vmap(lambda y: energy.marginal(y, jnp.arange(4) > 0))(points()[:, 0].at[:, 0].set(jnp.nan))
+    np.testing.assert_allclose(np.exp(-marginal), (probabilities(energy) * WEIGHT).sum(1), rtol=3e-3)
+
+
+def test_the_marginal_of_everything_is_the_energy_and_of_nothing_is_0():
+    energy = model(orderings=3)
+    y = points()[7, 500]
+    assert float(energy.marginal(y, jnp.ones(4, bool))) == pytest.approx(float(energy(y)), rel=1e-6)
+    assert float(energy.marginal(y * jnp.nan, jnp.zeros(4, bool))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [2, 0, 3, 1]])
+def test_one_masked_pass_a_step_is_the_ordered_pass(order):
+    energy = model(orders=[order])
+    y = points()[13, 333]
+    total = 0.0
+    for i, d in enumerate(order):
+        known = jnp.zeros(4, bool).at[jnp.array(order[:i], int)].set(True)
+        total += energy.masked_log_probs(jnp.where(known | (jnp.arange(4) == d), y, 0.0), known)[d]
+    assert float(total) == pytest.approx(float(energy.log_prob(y)), abs=1e-4)
+
+
+def test_masked_log_probs_are_normalised_and_do_not_read_what_is_hidden():
+    energy = model()
+    observed = jnp.array([True, False, False, False])
+    y = jnp.array([2.3, 0.0, 0.0, 0.0])
+    log_probs = jax.vmap(lambda cells: energy.masked_log_probs(y.at[1:].set(cells), observed))(
+        jnp.asarray(CELLS)
+    )
+    by_cell = np.exp(np.asarray(log_probs, float)).reshape(4, 2, 3, 4)
+    for d, axis in ((1, 0), (2, 1), (3, 2)):
+        # Each column's own probabilities, the same whatever stands in the other hidden cells.
+        np.testing.assert_allclose(by_cell[..., d].sum(axis), 1, rtol=1e-4)
+    assert np.ptp(by_cell[2, ..., 1]) < 1e-6
+
+
+@pytest.mark.parametrize("orderings", [1, 3])
+def test_samples_have_the_probabilities_of_the_density(orderings):
+    energy = model(orderings=orderings)
+    keys = jax.random.split(jax.random.key(5), 6000)
+    rows = np.asarray(jax.jit(jax.vmap(lambda k: energy.sample(key=k)))(keys))
+    density = probabilities(energy) * WEIGHT
+    density /= density.sum()
+    codes = (rows[:, 1] * 6 + rows[:, 2] * 3 + rows[:, 3]).astype(int)
+    counts = np.bincount(codes, minlength=24)
+    expected = density.sum(1) * len(rows)
+    likely = expected > 5
+    assert np.sum((counts - expected)[likely] ** 2 / expected[likely]) < stats.chi2.ppf(0.9999, likely.sum())
+    cumulative = np.cumsum(density.sum(0))
+    assert stats.kstest(rows[:, 0].astype(float), lambda t: np.interp(t, GRID, cumulative)).pvalue > 1e-4
+
+
+def test_conditional_draws_keep_what_is_known_and_follow_the_ordered_conditional():
+    """With the known columns first in the ordering, p(rest | known) is the density over its own sum."""
+    energy = model(orders=[[0, 3, 1, 2]])
+    index = 550
+    y = jnp.array([GRID[index], jnp.nan, jnp.nan, 2.0])
+    observed = jnp.array([True, False, False, True])
+    keys = jax.random.split(jax.random.key(6), 5000)
+    rows = np.asarray(jax.jit(jax.vmap(lambda k: energy.sample_given(y, observed, key=k)))(keys))
+    assert np.all(rows[:, 0] == np.float32(GRID[index]))
+    assert np.all(rows[:, 3] == 2)
+    density = probabilities(energy)[:, index].reshape(4, 2, 3)[:, :, 2].ravel()
+    expected = density / density.sum() * len(rows)
+    counts = np.bincount((rows[:, 1] * 2 + rows[:, 2]).astype(int), minlength=8)
+    assert np.sum((counts - expected) ** 2 / np.maximum(expected, 1)) < stats.chi2.ppf(0.9999, 8)
+
+
+@pytest.mark.parametrize("last", [0, 1, 2, 3])
+def test_one_columns_energies_and_best_guess_are_those_of_the_enumerated_conditional(last):
+    order = [i for i in (2, 0, 3, 1) if i != last] + [last]
+    energy = model(orders=[order], seed=2)
+    y = points()[10, 640]
+    values = GRID if last == 0 else np.arange(MIXED.columns[last].size)
+    rows = jnp.tile(y[None], (len(values), 1)).at[:, last].set(jnp.asarray(values, jnp.float32))
+    density = np.exp(np.asarray(jax.vmap(energy.log_prob)(rows), float))
+    conditional = density / (density * WEIGHT if last == 0 else density).sum()
+    hidden = y.at[last].set(jnp.nan)
+    for observed in (jnp.ones(4, bool), jnp.arange(4) != last):
+        got = energy.column_energies(hidden, jnp.int32(last), jnp.asarray(values, jnp.float32), observed)
+        np.testing.assert_allclose(np.exp(-np.asarray(got, float)), conditional, rtol=5e-3, atol=1e-6)
+    guess = energy.complete(hidden, jnp.arange(4) != last)
+    expected = {
+        0: np.sum(conditional * GRID * WEIGHT) if last == 0 else None,
+        1: np.sum(conditional * values),
+    }.get(last, np.argmax(conditional))
+    assert float(guess[last]) == pytest.approx(float(expected), abs=0.02)
+    others = np.arange(4) != last
+    np.testing.assert_array_equal(np.asarray(guess)[others], np.asarray(y)[others])
+
+
+SPACES = {
+    "numbers only": Record((REAL, COUNT, Column("age", "real", center=40.0, spread=12.0))),
+    "categories only": Record((COLOUR, BINARY, COLOUR)),
+    "one number": Record((REAL,)),
+    "one category": Record((COLOUR,)),
+    "one value": Record((Column("constant", "categorical", size=1), BINARY)),
+    "far apart": Record(
+        (
+            Column("tiny", "real", center=1e-6, spread=1e-8),
+            Column("huge", "integer", size=10**6, center=3e5, spread=1e5),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_question_is_answered_in_every_space(name):
+    space = SPACES[name]
+    energy = model(space, orderings=2, dropout=0.1)
+    d = len(space.columns)
+    y = space.project(jnp.array([c.center for c in space.columns], jnp.float32))
+    key = jax.random.key(0)
+    assert jnp.isfinite(energy(y))
+    drawn = energy.sample(key=key)
+    assert drawn.shape == (d,)
+    assert bool(space.contains(drawn))
+    assert bool(jnp.all(jnp.isfinite(energy.complete(y, jnp.zeros(d, bool)))))
+    values = jnp.array([0.0, 1.0]) if space.columns[0].size != 1 else jnp.array([0.0])
+    assert energy.column_energies(y, jnp.int32(0), values, jnp.zeros(d, bool)).shape == values.shape
+    batch = (jnp.stack([y, drawn]), jnp.ones((2, d), bool))
+    loss, gradient = eqx.filter_value_and_grad(lambda e: OrderAgnostic()(e, batch, None, key=key)[0])(energy)
+    assert jnp.isfinite(loss)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+
+
+def test_derivatives_are_finite_for_extreme_cells_and_missing_ones():
+    energy = model(orderings=2)
+    values = jnp.array(
+        [[1e6, 3.0, 1.0, 2.0], [-1e30, -5.0, 0.0, 0.0], [jnp.nan, 900.0, jnp.nan, 1.0], [jnp.nan] * 4]
+    )
+    observed = ~jnp.isnan(values)
+
+    def loss(energy, key):
+        marginal = jax.vmap(energy.marginal)(values, observed)
+        return jnp.mean(marginal) + OrderAgnostic()(energy, (values, observed), None, key=key)[0]
+
+    for seed in range(3):
+        value, gradient = eqx.filter_value_and_grad(loss)(energy, jax.random.key(seed))
+        assert jnp.isfinite(value)
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+
+
+def test_the_training_loss_is_the_mean_energy_over_all_orderings():
+    """Uria, Murray & Larochelle's estimate is unbiased: compared with all 24 orderings, and with missing cells."""
+    energy = model()
+    rows = points()[jnp.array([3, 17]), jnp.array([500, 700])]
+    observed = jnp.array([[True] * 4, [True, False, True, True]])
+    everything = eqx.tree_at(
+        lambda e: e.orders, energy, jnp.array(list(itertools.permutations(range(4))), jnp.int32)
+    )
+
+    def mean_energy(y, o):
+        along = jax.vmap(lambda order: everything._ordered_log_prob(order, jnp.where(o, y, 0.0), o))
+        return -jnp.mean(along(everything.orders))
+
+    expected = float(jnp.mean(jax.vmap(mean_energy)(rows, observed)))
+    estimate = jax.jit(jax.vmap(lambda k: OrderAgnostic()(energy, (rows, observed), None, key=k)[0]))
+    estimates = np.asarray(estimate(jax.random.split(jax.random.key(1), 4000)), float)
+    error = estimates.std() / math.sqrt(len(estimates))
+    assert estimates.mean() == pytest.approx(expected, abs=4 * error)
+    assert error < 0.03 * expected
+
+
+# --- training on a distribution that is known ---------------------------------------------------------------------
+
+FOUR = Record(tuple(Column(name, "categorical", size=2) for name in "abcd"))
+STATES = np.array(list(itertools.product(range(2), repeat=4)), np.float32)
+
+
+def joint():
+    """A chain with strong links and a parity: no product of its margins comes near it."""
+    a, b, c, d = STATES.T
+    logits = 1.5 * (a == b) + 1.0 * (b != c) + 1.2 * ((a + c + d) % 2) - 0.5 * d
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def trained(observed_share, *, n=4000):
+    p, random = joint(), np.random.default_rng(3)
+    values = STATES[random.choice(16, n, p=p)]
+    observed = random.random(values.shape) < observed_share
+    energy = Orderless(FOUR, width=32, layers=2, components=2, orderings=4, key=jax.random.key(0))
+    optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
+    result = fit(
+        energy,
+        (np.where(observed, values, 0.0).astype(np.float32), observed),
+        OrderAgnostic(),
+        optimiser=optimiser,
+        steps=600,
+        batch=128,
+        averaging=0.98,
+        key=jax.random.key(1),
+    )
+    q = np.exp(-np.asarray(jax.vmap(result.energy)(jnp.asarray(STATES)), float))
+    return p, q, result
+
+
+@pytest.mark.parametrize(("share", "bound"), [(1.0, 0.015), (0.7, 0.03)])
+def test_training_approaches_the_entropy_also_with_missing_cells(share, bound):
+    """The excess over the entropy is the Kullback-Leibler divergence; 15 free numbers cost 15/2n = 0.002 nats."""
+    p, q, result = trained(share)
+    assert q.sum() == pytest.approx(1, abs=1e-4)
+    divergence = np.sum(p * np.log(p / q))
+    assert divergence < bound
+    margins = np.array([STATES[:, i] @ p for i in range(4)])
+    product = np.prod(np.where(STATES == 1, margins, 1 - margins), axis=1)
+    assert np.sum(p * np.log(p / product)) > 5 * bound, "independent columns would pass this test"
+    learned = np.array([STATES[:, i] @ q for i in range(4)])
+    np.testing.assert_allclose(learned, margins, atol=0.04)
+    assert result.history[-1]["probe"] < result.history[0]["loss"]
+
+
+def test_the_trained_network_answers_conditionals_it_was_never_asked():
+    p, _, result = trained(1.0)
+    p = p.reshape(2, 2, 2, 2)
+    expected = p[:, 1, :, 0].sum(1) / p[:, 1, :, 0].sum()
+    y, observed = jnp.array([0.0, 1.0, 0.0, 0.0]), jnp.array([False, True, False, True])
+    energies = result.energy.column_energies(y, jnp.int32(0), jnp.array([0.0, 1.0]), observed)
+    np.testing.assert_allclose(np.exp(-np.asarray(energies)), expected, atol=0.06)
+
+
+# --- the recipe ---------------------------------------------------------------------------------------------------
+
+
+def test_a_skeleton_has_the_shapes_of_what_is_trained():
+    settings = Settings(width=12, layers=2, components=3, orderings=3)
+    made = jax.eval_shape(lambda: skeleton(MIXED, settings))
+    real = model(orderings=3)
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, real)
+    assert jax.tree.structure(made) == jax.tree.structure(real)
+    assert ORDERLESS.skeleton is skeleton
