@@ -149,6 +149,17 @@ def test_held_out_rows_are_looked_at_where_no_data_is_given(wine):
     assert np.allclose(column, wine.calibration.rows.values[:, 0], atol=1e-5)
 
 
+def test_the_rows_that_were_fitted_are_not_taken_for_new_ones(wine):
+    """Samples and guesses are then judged on the held-out rows, and the curve of p-values is left out."""
+    own = Checked(page(wine, rows_of(wine_table(), "wine"))).text
+    assert f"{len(wine.calibration.rows)} held-out rows (blue)" in own
+    assert "cells of held-out rows" in own
+    assert "the rows of wine" not in own
+    namesake = Checked(page(wine, rows_of(wine_table().slice(0, 50), "wine"))).text
+    assert "50 rows of wine (blue)" in namesake
+    assert "the rows of wine" in namesake
+
+
 def test_pixels_of_a_tile_are_the_row(digits, digits_page):
     """The first picture of the completions is the first held-out row, grey level by grey level."""
     start = digits_page.index('id="completions"')

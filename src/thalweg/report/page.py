@@ -10,7 +10,7 @@ from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
 from thalweg.report import samples, training, worst
 from thalweg.report.html import LeftOut, Section, escape
-from thalweg.report.rows import Look, look_at
+from thalweg.report.rows import Look, look_at, unseen
 
 
 def write_report(
@@ -48,8 +48,8 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
         _part("Learning curves", training.learning, model),
         _part("Energies", training.energies, model),
         _part("Calibration", training.calibration, model, look, p_values),
-        _part("Samples", samples.samples, model, look),
-        _part("Completions", samples.completions, model, look),
+        _part("Samples", samples.samples, model, unseen(model, look)),
+        _part("Completions", samples.completions, model, unseen(model, look)),
         _part("Worst rows", worst.worst, model, look, scores),
         *extra_sections,
     ]

@@ -1,7 +1,7 @@
 """The rows that the page looks at: those the reader gave, or the held-out ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,24 @@ MOST_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Look:
-    """Rows to look at, what to call them, and whether training saw them: "no", "held out" or "perhaps"."""
+    """Rows to look at, their numbers, and what to call them.
+
+    `held_out`: they calibrate the model; `fitted`: they are those that it was fitted to, held-out ones among
+    them.
+    """
 
     table: pa.Table
     numbers: np.ndarray
     name: str
-    held_out: bool
+    held_out: bool = False
+    fitted: bool = False
 
     def __len__(self) -> int:
         return self.table.num_rows
+
+    @property
+    def title(self) -> str:
+        return "held-out rows" if self.held_out else f"rows of {self.name}"
 
     def thinned(self, most: int) -> "Look":
         """At most this many rows, evenly spaced."""
@@ -31,18 +40,30 @@ class Look:
         return self.take(chosen)
 
     def take(self, chosen: np.ndarray) -> "Look":
-        return Look(self.table.take(chosen), self.numbers[chosen], self.name, self.held_out)
+        return replace(self, table=self.table.take(chosen), numbers=self.numbers[chosen])
 
 
 def look_at(model: Any, data: Any) -> Look | None:
     """The rows of `data`, or the model's held-out rows; None where there are neither."""
     if data is not None:
-        return Look(data.table, np.arange(len(data)), data.name, False).thinned(MOST_ROWS)
+        # Tables in memory all have one name, so that their size must agree too.
+        fitted = (data.name, len(data)) == (model.card.get("data"), model.card.get("rows"))
+        return Look(data.table, np.arange(len(data)), data.name, fitted=fitted).thinned(MOST_ROWS)
+    return held_out(model)
+
+
+def unseen(model: Any, look: Look | None) -> Look | None:
+    """The same rows, or the held-out ones where these are the rows that the model was fitted to."""
+    return held_out(model) if look is not None and look.fitted else look
+
+
+def held_out(model: Any) -> Look | None:
+    """The rows that calibrate the model, which training never saw."""
     rows = model.calibration.rows
     if rows is None or not len(rows):
         return None
     table = hide(model.schema.decode(rows.values), ~rows.observed, model.schema.space.names)
-    return Look(table, np.arange(len(rows)), "held-out rows", True)
+    return Look(table, np.arange(len(rows)), "held-out rows", held_out=True)
 
 
 def hide(table: pa.Table, hidden: Bool[np.ndarray, "n d"], names: Sequence[str]) -> pa.Table:

@@ -59,7 +59,7 @@ def _table_samples(model: Any, look: Look, drawn: pa.Table) -> Section:
     small = [figure(svg(figures.marginal(column, real[i], new[i]), f"marginal{i}", f"{column.name}"))
              for i, column in zip(shown, columns, strict=True)]  # fmt: skip
     reading = (
-        f"{ROWS} drawn rows (orange) and {len(look):,} rows of {look.name} (blue). The columns "
+        f"{ROWS} drawn rows (orange) and {len(look):,} {look.title} (blue). The columns "
         "shown are those "
         "most related to another one, the hardest for a model."
     )
@@ -114,7 +114,7 @@ def _image_completions(model: Any, look: Look) -> Section:
         "completions",
         "Completions",
         "The lower half was hidden and is guessed from the upper",
-        f"Rows of {look.name}. The best guess is the mean of all that could stand there, so it blurs; "
+        f"From {look.title}. The best guess is the mean of all that could stand there, so it blurs; "
         "each draw is "
         "one of the possibilities.",
         pictures.strips(list(versions), rows),
@@ -162,7 +162,7 @@ def _table_completions(model: Any, look: Look) -> Section | LeftOut:
     saved = float(np.mean([row[-1] for row in judged]))
     title = f"Guesses save {100 * saved:.0f} % of the error that the column's mean or mode makes"
     reading = (
-        f"{number(int(hidden.sum()))} cells of {look.name}, 30 % of each column, were hidden and guessed "
+        f"{number(int(hidden.sum()))} cells of {look.title}, 30 % of each column, were hidden and guessed "
         "from what "
         "was left of their rows. Errors of numbers are in the column's standard deviations (root mean "
         "square), "

@@ -170,7 +170,7 @@ def calibration(model: Any, look: Look | None, look_p: Any) -> Section | LeftOut
             "Calibration", f"{len(held_out)} held-out rows are too few to draw a curve of p-values"
         )
     curves = {}
-    if look is not None and not look.held_out and look.name != model.card.get("data"):
+    if look is not None and not (look.held_out or look.fitted):
         curves[look.name] = np.asarray(look_p)
     fresh = list(curves)
     for name in sets:

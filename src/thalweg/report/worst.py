@@ -26,8 +26,13 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
     cards = [_card(model, rows, told, i, scores, order[i]) for i in range(len(order))]
     kind = "images" if model.schema.grid else "tables"
     body = f'<div class="worst {kind}">{"".join(cards)}</div>'
-    where = "held-out rows" if look.held_out else f"{look.name}, of {len(look):,} looked at"
-    return Section("worst", "Worst rows", f"The {len(order)} strangest of the {where}", _reading(model), body)
+    return Section(
+        "worst",
+        "Worst rows",
+        f"The {len(order)} strangest of {len(look):,} {look.title}",
+        _reading(model),
+        body,
+    )
 
 
 def _reading(model: Any) -> str:
