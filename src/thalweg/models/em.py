@@ -118,7 +118,7 @@ def _iterate(cells: Cells, state: Trace, ridge: float, tolerance: float, end: in
 
     def improve(state: Trace) -> Trace:
         moments = expect(cells, state.parameters, form)
-        value = (moments.log_likelihood / count).astype(state.curve.dtype)
+        value = moments.log_likelihood / count.astype(state.curve.dtype)
         last = jnp.where(state.step > 0, state.curve[state.step - 1], -jnp.inf)
         return Trace(
             maximise(moments, ridge, form),
@@ -139,7 +139,7 @@ def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
 
     def of_complete(total: Moments, chunk: tuple[Array, ...]) -> tuple[Moments, None]:
         u, weight = (part.astype(dtype) for part in chunk)
-        densities = parameters.log_weights + log_densities(u, parameters, whitener, form)
+        densities = parameters.log_weights[None] + log_densities(u, parameters, whitener, form)
         evidence = jax.nn.logsumexp(densities, axis=1)
         shares = jnp.exp(densities - evidence[:, None]) * weight[:, None]
         return _add(total, moments_of(jnp.sum(evidence * weight), u, shares, form)), None
@@ -166,7 +166,8 @@ def maximise(moments: Moments, ridge: float | Array, form: str) -> Parameters:
         covariance = (moments.second - product((means * count[:, None]).T, means)) / jnp.sum(count)
     else:
         covariance = moments.second / count[:, None, None] - means[:, :, None] * means[:, None, :]
-    covariance = covariance + ridge * jnp.eye(means.shape[1], dtype=means.dtype)
+    ridges = ridge * jnp.eye(means.shape[1], dtype=means.dtype)
+    covariance = covariance + (ridges if form == "tied" else ridges[None])
     factors = (factorise if form == "tied" else jax.vmap(factorise))(covariance)[0]
     return Parameters(log_weights, means, factors)
 
@@ -179,18 +180,20 @@ def log_densities(
     if form == "diagonal":
         precision = whitener**2
         squares = product(u**2, precision.T) - 2 * product(u, (means * precision).T)
-        squares = squares + jnp.sum(means**2 * precision, axis=1)
-        log_volume = jnp.sum(jnp.log(factors), axis=1)
+        squares = squares + jnp.sum(means**2 * precision, axis=1)[None]
+        log_volume = jnp.sum(jnp.log(factors), axis=1)[None]
     elif form == "tied":
         rows, centres = product(u, whitener.T), product(means, whitener.T)
         squares = (
-            jnp.sum(rows**2, axis=1)[:, None] - 2 * product(rows, centres.T) + jnp.sum(centres**2, axis=1)
+            jnp.sum(rows**2, axis=1)[:, None]
+            - 2 * product(rows, centres.T)
+            + jnp.sum(centres**2, axis=1)[None]
         )
         log_volume = jnp.sum(jnp.log(jnp.diagonal(factors)))
     else:
         centres = _einsum("kfe,ke->kf", whitener, means)
-        squares = jnp.sum((_einsum("ne,kfe->nkf", u, whitener) - centres) ** 2, axis=-1)
-        log_volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+        squares = jnp.sum((_einsum("ne,kfe->nkf", u, whitener) - centres[None]) ** 2, axis=-1)
+        log_volume = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)[None]
     return -0.5 * (squares + u.shape[1] * LOG_TAU) - log_volume
 
 
@@ -203,7 +206,7 @@ def moments_of(
     elif form == "tied":
         second = product((u * jnp.sum(shares, axis=1, keepdims=True)).T, u)
     else:
-        second = _einsum("kne,nf->kef", shares.T[:, :, None] * u, u)
+        second = _einsum("kne,nf->kef", shares.T[:, :, None] * u[None], u)
     return Moments(log_likelihood, jnp.sum(shares, axis=0), product(shares.T, u), second)
 
 
@@ -216,7 +219,7 @@ def _partial_moments(chunk: Partial, parameters: Parameters, precision: Array, f
         (1, 1, 1),
     )
     log_density, filled, spread = by_component(parameters.means, parameters.factors, precision)
-    densities = parameters.log_weights + log_density
+    densities = parameters.log_weights[None] + log_density
     evidence = jax.nn.logsumexp(densities, axis=1)
     shares = jnp.exp(densities - evidence[:, None]) * chunk.weight[:, None]
     first = _einsum("nk,nke->ke", shares, filled)
@@ -237,31 +240,37 @@ def _fill_in(
 ) -> tuple[Array, Array, Array]:
     r"""For one Gaussian: log p(u_o), the rows with their missing cells' means, and these cells' covariance.
 
-    By the precision \(\Lambda\) its missing block is all that is factored: \(\mathrm{Cov} = \Lambda_{mm}^{-1}\),
-    \(E[u_m] = \mu_m - \Lambda_{mm}^{-1}\Lambda_{mo}(u_o - \mu_o)\), and
+    By the precision \(\Lambda\) its missing block is all that is factored:
+    \(\mathrm{Cov} = \Lambda_{mm}^{-1}\), \(E[u_m] = \mu_m - \Lambda_{mm}^{-1}\Lambda_{mo}(u_o - \mu_o)\), and
     \(\log p(u_o) = \log p(u_o, E[u_m]) + \tfrac12 \log\det 2\pi\Lambda_{mm}^{-1}\).
     """
     e = len(mean)
     exists = missing < e
     place = jnp.minimum(missing, e - 1)
     lacking = jax.vmap(lambda where: jnp.zeros(e, bool).at[where].set(True, mode="drop"))(missing)
-    residual = jnp.where(lacking, 0, rows - mean)
+    residual = jnp.where(lacking, 0, rows - mean[None])
     pull = product(residual, precision)
     both = exists[:, :, None] & exists[:, None, :]
     block = jnp.where(
-        both, precision[place[:, :, None], place[:, None, :]], jnp.eye(missing.shape[1], dtype=mean.dtype)
+        both,
+        precision[place[:, :, None], place[:, None, :]],
+        jnp.eye(missing.shape[1], dtype=mean.dtype)[None],
     )
     root, inverse = jax.vmap(factorise)(block)
     spread = product(jnp.swapaxes(inverse, 1, 2), inverse)
     pulled = jnp.where(exists, jnp.take_along_axis(pull, place, axis=1), 0)
     step = -jnp.einsum("nij,nj->ni", spread, pulled)
     squares = jnp.sum(residual * pull, axis=1) + jnp.sum(step * pulled, axis=1)
-    seen = e - jnp.sum(exists, axis=1)
+    seen = jnp.sum(~exists, axis=1) + e - missing.shape[1]
     log_det = jnp.sum(jnp.log(jnp.diagonal(factor))) + jnp.sum(
         jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1
     )
     moved = jax.vmap(lambda row, where, by: row.at[where].add(by, mode="drop"))(residual, missing, step)
-    return -0.5 * (squares + seen * LOG_TAU) - log_det, mean + moved, jnp.where(both, spread, 0)
+    return (
+        -0.5 * (squares + seen.astype(mean.dtype) * LOG_TAU) - log_det,
+        mean[None] + moved,
+        jnp.where(both, spread, 0),
+    )
 
 
 def _fill_in_diagonal(
@@ -269,8 +278,8 @@ def _fill_in_diagonal(
 ) -> tuple[Array, Array, Array]:
     """`_fill_in` where the coordinates are independent: log p(u_o), the rows filled in, and variances."""
     lacking = jax.vmap(lambda where: jnp.zeros(len(mean), bool).at[where].set(True, mode="drop"))(missing)
-    log_density = jnp.sum(jnp.where(lacking, 0, log_normal_1d(rows - mean, factor)), axis=1)
-    return log_density, jnp.where(lacking, mean, rows), jnp.where(lacking, factor**2, 0)
+    log_density = jnp.sum(jnp.where(lacking, 0, log_normal_1d(rows - mean[None], factor[None])), axis=1)
+    return log_density, jnp.where(lacking, mean[None], rows), jnp.where(lacking, factor[None] ** 2, 0)
 
 
 def _whitener(parameters: Parameters, form: str) -> Float[Array, "..."]:

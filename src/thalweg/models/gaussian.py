@@ -57,10 +57,12 @@ def condition(
     if factor.ndim == 1:
         return Conditional(jnp.sum(jnp.where(seen, log_normal_1d(residual, factor), 0)), mean + residual)
     covariance = product(factor, factor.T)
-    both = seen[:, None] & seen
+    both = seen[:, None] & seen[None]
     observed, inverse = factorise(jnp.where(both, covariance, jnp.eye(len(seen), dtype=covariance.dtype)))
     whitened = product(inverse, residual)
-    log_density = -0.5 * jnp.sum(whitened**2 + LOG_TAU * seen) - jnp.sum(jnp.log(jnp.diagonal(observed)))
+    log_density = -0.5 * jnp.sum(whitened**2 + jnp.where(seen, LOG_TAU, 0)) - jnp.sum(
+        jnp.log(jnp.diagonal(observed))
+    )
     pulled = product(covariance, product(inverse.T, whitened))
     return Conditional(log_density, jnp.where(seen, u, mean + pulled))
 

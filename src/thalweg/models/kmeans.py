@@ -25,6 +25,8 @@ from thalweg.energy.base import Scalar
 from thalweg.energy.capabilities import AbstractCompletion, AbstractEncoder, AbstractMarginal
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
+from thalweg.learning.fit import fit
+from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.run import Fit
 from thalweg.models.embedding import Embedding
 from thalweg.models.gaussian import product
@@ -32,6 +34,8 @@ from thalweg.models.recipe import Problem, Recipe, setting
 
 #: How many rows meet all centroids at once.
 CHUNK = 4096
+#: How many rows a step of the gradient solver sees.
+BATCH = 1024
 
 
 class KMeans(AbstractMarginal, AbstractCompletion, AbstractEncoder):
@@ -51,7 +55,7 @@ class KMeans(AbstractMarginal, AbstractCompletion, AbstractEncoder):
     def distances(self, y: Float[Array, "d"], observed: Bool[Array, "d"] | None = None) -> Float[Array, "k"]:
         """E(y, z) for each z: the squared distance to each centroid over the observed coordinates."""
         u, seen = self.embedding.embed(y, observed)
-        return jnp.sum(jnp.where(seen, u - self.centroids, 0) ** 2, axis=1)
+        return jnp.sum(jnp.where(seen[None], u[None] - self.centroids, 0) ** 2, axis=1)
 
     def __call__(self, y: Array, x: PyTree = None) -> Scalar:
         return jnp.min(self.distances(y))
@@ -93,6 +97,7 @@ def lloyd(
     squares). An empty cluster starts anew at the row that is farthest from its own. `seen` None: all rows
     are complete.
     """
+    u = u if seen is None else jnp.where(seen, u, 0)
     return _lloyd(
         _chunked(u), None if seen is None else _chunked(seen), len(u), centroids, tolerance, iterations
     )
@@ -107,19 +112,6 @@ def plus_plus(
     2007). Missing coordinates of a row that becomes a centroid take the mean of their column.
     """
     return _plus_plus(u, jnp.ones(u.shape, bool) if seen is None else seen, clusters, key)
-
-
-def descend(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
-    centroids: Float[Array, "k e"],
-    *,
-    rate: float = 0.05,
-    steps: int = 300,
-) -> Clustering:
-    """The same energy by gradient descent (Adam) for comparison: one pass over the rows a step."""
-    mask = None if seen is None else _chunked(seen)
-    return _descend(_chunked(u), mask, len(u), centroids, rate, steps)
 
 
 @partial(jax.jit, static_argnames=("count", "iterations"))
@@ -169,10 +161,11 @@ def _assign(u: Array, seen: Array | None, count: int, centroids: Array) -> Assig
         rows, mask, w = part
         known = None if mask is None else mask.astype(rows.dtype)
         # ||u||^2 is the same for every centroid; differences, not this product, measure the energy itself.
-        squares = norms if known is None else product(known, (centroids**2).T)
+        squares = norms[None] if known is None else product(known, (centroids**2).T)
         labels = jnp.argmin(squares - 2 * product(rows, centroids.T), axis=1)
-        residual = (rows - centroids[labels]) * (1 if known is None else known)
-        shares = (labels[:, None] == jnp.arange(k)).astype(rows.dtype) * w[:, None]
+        residual = rows - centroids[labels]
+        residual = residual if mask is None else jnp.where(mask, residual, 0)
+        shares = (labels[:, None] == jnp.arange(k)[None]).astype(rows.dtype) * w[:, None]
         members = jnp.sum(shares, axis=0)
         counts = members[:, None] if known is None else product(shares.T, known)
         sums = jax.tree.map(jnp.add, total, (members, product(shares.T, rows), counts))
@@ -192,7 +185,7 @@ def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment) -
         _, farthest = jax.lax.top_k(found.energies, min(len(centroids), len(found.energies)))
         chosen = farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, len(farthest) - 1)]
         rows = u.reshape(-1, u.shape[2])[chosen]
-        known = True if seen is None else seen.reshape(-1, u.shape[2])[chosen]
+        known = jnp.ones_like(rows, bool) if seen is None else seen.reshape(-1, u.shape[2])[chosen]
         return jnp.where(empty[:, None] & known, rows, centroids)
 
     return jax.lax.cond(jnp.any(empty), move, lambda c: c, centroids)
@@ -201,13 +194,14 @@ def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment) -
 @partial(jax.jit, static_argnames="clusters")
 def _plus_plus(u, seen, clusters, key):
     trials = 2 + int(math.log(clusters))
-    filled = jnp.where(seen, u, jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1))
     masked = jnp.where(seen, u, 0)
+    means = jnp.sum(masked, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1).astype(u.dtype)
+    filled = jnp.where(seen, u, means[None])
     norms = jnp.sum(masked**2, axis=1)
 
     def energies(points):
-        squares = product(seen.astype(u.dtype), (points**2).T)
-        return jnp.maximum(norms[:, None] + squares - 2 * product(masked, points.T), 0)
+        squares = product(seen.astype(u.dtype), (points**2).T) + norms[:, None]
+        return jnp.maximum(squares - 2 * product(masked, points.T), 0)
 
     def add(i, state):
         centroids, nearest, key = state
@@ -223,32 +217,12 @@ def _plus_plus(u, seen, clusters, key):
     return jax.lax.fori_loop(1, clusters, add, (centroids, energies(start[None])[:, 0], key))[0]
 
 
-@partial(jax.jit, static_argnames=("count", "steps"))
-def _descend(
-    u: Array, seen: Array | None, count: int, centroids: Array, rate: float, steps: int
-) -> Clustering:
-    optimiser = optax.adam(rate)
-
-    def step(state, _):
-        centroids, memory = state
-        found = _assign(u, seen, count, centroids)
-        # dF/dw_k = 2 sum over members of (w_k - u): the minimum over z passes gradients on (Danskin 1967).
-        gradient = 2 * (found.counts * centroids - found.sums) / count
-        updates, memory = optimiser.update(gradient, memory)
-        return (optax.apply_updates(centroids, updates), memory), jnp.sum(found.energies) / count
-
-    (centroids, _), curve = jax.lax.scan(step, (centroids, optimiser.init(centroids)), length=steps)
-    found = _assign(u, seen, count, centroids)
-    energy = jnp.sum(found.energies) / count
-    return Clustering(centroids, found.labels[:count], energy, curve, jnp.asarray(steps), jnp.asarray(False))
-
-
 def _mean_variance(u, seen, count):
     rows = u.reshape(-1, u.shape[2])
     known = (jnp.arange(len(rows)) < count)[:, None] if seen is None else seen.reshape(rows.shape)
-    number = jnp.maximum(jnp.sum(known, axis=0), 1)
+    number = jnp.maximum(jnp.sum(known, axis=0), 1).astype(u.dtype)
     means = jnp.sum(jnp.where(known, rows, 0), axis=0) / number
-    return jnp.mean(jnp.sum(jnp.where(known, rows - means, 0) ** 2, axis=0) / number)
+    return jnp.mean(jnp.sum(jnp.where(known, rows - means[None], 0) ** 2, axis=0) / number)
 
 
 def _chunked(rows: Array) -> Array:
@@ -281,7 +255,7 @@ class Settings:
     """What `kmeans` can be told."""
 
     clusters: int = setting(10, "how many points of energy 0")
-    solver: str = setting("coordinate", "coordinate (Lloyd) or gradient (Adam on all rows)")
+    solver: str = setting("coordinate", "coordinate (Lloyd) or gradient (Adam on mini-batches)")
     restarts: int = setting(4, "how many seedings; the lowest energy is kept")
     iterations: int = setting(300, "the largest number of passes over the rows")
     tolerance: float = setting(
@@ -305,33 +279,46 @@ def skeleton(space: Record, settings: Settings) -> KMeans:
 
 def train(problem: Problem) -> Fit:
     """Coordinate or gradient descent on the mean energy, from k-means++; missing cells cost nothing."""
+    if problem.settings.solver == "gradient":
+        return _train_by_gradient(problem)
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    mask = None if problem.rows.complete.all() else seen
-    if settings.solver == "coordinate":
-        found = cluster(
-            u,
-            mask,
-            settings.clusters,
-            key=problem.key,
-            restarts=settings.restarts,
-            tolerance=settings.tolerance,
-            iterations=settings.iterations,
-        )
-    else:
-        seeds = [
-            plus_plus(u, mask, settings.clusters, key=k)
-            for k in jax.random.split(problem.key, settings.restarts)
-        ]
-        runs = [descend(u, mask, seed, rate=settings.rate, steps=settings.iterations) for seed in seeds]
-        found = min(runs, key=lambda run: float(run.energy))
+    found = cluster(
+        u,
+        None if problem.rows.complete.all() else seen,
+        settings.clusters,
+        key=problem.key,
+        restarts=settings.restarts,
+        tolerance=settings.tolerance,
+        iterations=settings.iterations,
+    )
     steps = int(found.step)
     history = [
         {"step": i + 1, "loss": float(value)} for i, value in enumerate(np.asarray(found.curve[:steps]))
     ]
     status = "converged" if found.converged else "ran all steps"
     return Fit(KMeans(embedding, found.centroids), status, steps, time.perf_counter() - started, history)
+
+
+def _train_by_gradient(problem: Problem) -> Fit:
+    """The energy loss by Adam from the best of the seedings: `iterations` passes over the rows."""
+    settings, rows = problem.settings, problem.rows
+    embedding = Embedding(problem.space, settings.scale)
+    u, seen = embedding.rows(rows)
+    seed_key, key = jax.random.split(problem.key)
+    best = cluster(u, seen, settings.clusters, key=seed_key, restarts=settings.restarts, iterations=0)
+    batch = min(BATCH, len(rows))
+    return fit(
+        KMeans(embedding, best.centroids),
+        (jnp.asarray(rows.values), jnp.asarray(rows.observed)),
+        EnergyLoss(),
+        optimiser=optax.adam(settings.rate),
+        steps=settings.iterations * (len(rows) // batch),
+        batch=batch,
+        key=key,
+        run=problem.run,
+    )
 
 
 KMEANS = Recipe(

@@ -125,7 +125,7 @@ class PPCA(
         """The latent given the seen coordinates (None: all, so that a batch factors M once)."""
         residual = u - self.mean if seen is None else jnp.where(seen, u - self.mean, 0)
         visible = self.loadings if seen is None else jnp.where(seen[:, None], self.loadings, 0)
-        count = len(u) if seen is None else jnp.sum(seen)
+        count = jnp.asarray(len(u) if seen is None else jnp.sum(seen), u.dtype)
         variance = jnp.exp(2 * self.log_noise)
         precision = jnp.eye(visible.shape[1]) + product(visible.T, visible) / variance
         factor, inverse = factorise(precision)
@@ -258,11 +258,11 @@ def _moments(cells: em.Cells, mean: Array, loadings: Array, variance: Array) -> 
 def _covariance(chunks: Array, weight: Array, mean: Array) -> Float[Array, "e e"]:
     def add(total, part):
         rows, w = part
-        centred = (rows - mean) * w[:, None]
+        centred = (rows.astype(mean.dtype) - mean[None]) * w[:, None].astype(mean.dtype)
         return total + product(centred.T, centred), None
 
     start = jnp.zeros((len(mean), len(mean)), mean.dtype)
-    return jax.lax.scan(add, start, (chunks, weight))[0] / jnp.sum(weight)
+    return jax.lax.scan(add, start, (chunks, weight))[0] / jnp.sum(weight).astype(mean.dtype)
 
 
 def _eigen(mean: Array, covariance: Array) -> Principal:
@@ -276,8 +276,8 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1)
-    found = principal(jnp.where(seen, u, means))
+    means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1).astype(u.dtype)
+    found = principal(jnp.where(seen, u, means[None]))
     components = _choose(found, embedding, problem)
     plane = maximum(found, components)
     if settings.components > components:

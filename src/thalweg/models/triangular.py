@@ -90,7 +90,7 @@ def _eliminate(matrix):
 
     def step(j, rows):
         pivot = rows[j] / jnp.sqrt(rows[j, j])
-        rows = rows - jnp.where(places > j, pivot[:e], 0)[:, None] * pivot
+        rows = rows - jnp.outer(jnp.where(places > j, pivot[:e], 0), pivot)
         return rows.at[j].set(pivot)
 
     rows = jax.lax.fori_loop(0, e, step, jnp.hstack([matrix, jnp.eye(e, dtype=matrix.dtype)]))
