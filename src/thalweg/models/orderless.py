@@ -288,13 +288,13 @@ class Settings:
 
     width: int = setting(512, "units of each hidden layer")
     layers: int = setting(2, "hidden layers")
-    components: int = setting(8, "logistic components of each number column")
+    components: int = setting(5, "logistic components of each number column")
     orderings: int = setting(4, "orderings in the mixture that is the energy")
-    dropout: float = setting(0.2, "share of hidden units dropped in training")
-    learning_rate: float = setting(1e-3, "largest step of Adam")
+    dropout: float = setting(0.3, "share of hidden units dropped in training")
+    learning_rate: float = setting(2e-3, "largest step of Adam")
     weight_decay: float = setting(1e-2, "decoupled weight decay")
     steps: int = setting(3000, "training steps at most")
-    batch: int = setting(256, "rows a step")
+    batch: int = setting(128, "rows a step")
     patience: int = setting(8, "measurements without a lower held-out loss before stopping")
 
 
