@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from stub import StubModel, digits_table, wine_table
 
 from thalweg.errors import OutputError
-from thalweg.report.html import Section
+from thalweg.report.html import Section, number
 from thalweg.report.page import page, write_report
 from thalweg.report.rows import look_at
 
@@ -216,6 +216,15 @@ def test_hostile_names_and_values_stay_text():
     assert checked.open == []
     assert "\x1b" not in text
     assert "<p>ours</p>" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "7"), (1797, "1,797"), (-3.0, "−3"), (0.123456, "0.1235"), (12345.6, "12,346"), (7.2514e6, "7,251,400"),
+     (1e300, "1e+300"), (float("nan"), "–"), (None, "–"), (True, "True"), ("x", "x")],
+)  # fmt: skip
+def test_numbers(value, text):
+    assert number(value) == text
 
 
 def test_missing_cells_and_a_constant_column():

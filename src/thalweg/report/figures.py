@@ -88,7 +88,7 @@ def _wide_scale(axes: Axes, everything: np.ndarray, centre: np.ndarray) -> Trans
     """A linear axis, or, where noise is far away, one that is logarithmic beyond the held-out rows."""
     spread = float(np.subtract(*np.quantile(centre, [0.95, 0.05]))) or 1.0
     if np.ptp(everything) > 30 * spread:
-        width = max(spread, 1e-3 * float(np.abs(everything).max()))
+        width = max(spread, 1e-6 * float(np.abs(everything).max()))
         axes.set_xscale("asinh", linear_width=width)
         plain_ticks(axes.xaxis)
         axes.xaxis.set_major_locator(AsinhLocator(width, numticks=6))

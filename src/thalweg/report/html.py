@@ -47,12 +47,13 @@ def escape(value: Any, longest: int = 400) -> str:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A number to four significant digits; what is not a number as itself."""
+    """A number to four significant digits, or whole from 10,000 on; what is not a number as itself."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
-    if isinstance(value, int) or (abs(value) < 1e15 and float(value).is_integer()):
-        return f"{int(value):,}".replace("-", "−")
-    return (f"{value:.{digits}g}" if math.isfinite(value) else "–").replace("-", "−")
+    if not math.isfinite(value):
+        return "–"
+    whole = abs(value) < 1e15 and (abs(value) >= 1e4 or float(value).is_integer())
+    return (f"{value:,.0f}" if whole else f"{value:.{digits}g}").replace("-", "−")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric: Sequence[str] = ()) -> str:

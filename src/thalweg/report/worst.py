@@ -97,4 +97,5 @@ def _value(source: pa.Table, name: str, row: int) -> Any:
     if name not in source.column_names:
         return None
     cell = source.column(name)[row].as_py()
-    return round(cell, 6) if isinstance(cell, float) else cell
+    # A whole number may be a year or a code: no thousands are marked in it.
+    return round(cell, 6) if isinstance(cell, float) else None if cell is None else str(cell)
