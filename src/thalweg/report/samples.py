@@ -31,7 +31,7 @@ def _image_samples(model: Any) -> Section:
     images = pictures.intensities(drawn, model.schema)
     names = _captions(model.schema, drawn)
     tiles = [pictures.tile(image, name, "a drawn image") for image, name in zip(images, names, strict=True)]
-    reading = "None of these is a training row; look for what is drawn well and what never appears."
+    reading = "Each is drawn anew. Look for what is drawn well, and for what never appears."
     return Section(
         "samples", "Samples", f"{IMAGES} images drawn from exp(−F)", reading, pictures.gallery(tiles)
     )
