@@ -89,7 +89,7 @@ def fit(
         card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
         history=result.history,
     )
-    model = _calibrated(model, train, seed)
+    model = _calibrated(model, train, validation, seed)
     if directory is not None:
         model.save(directory, force=True)
         (directory / CHECKPOINT).unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:
     return rows[train], rows[stop], rows[held_out]
 
 
-def _calibrated(model: Model, train: Rows, seed: int) -> Model:
+def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model:
     """The model with the energies of its held-out rows, and the evidence for its report."""
     held_out = model.calibration.rows
     keys = jax.random.split(jax.random.key(seed), EVIDENCE)
@@ -154,8 +154,8 @@ def _calibrated(model: Model, train: Rows, seed: int) -> Model:
     noise_values = np.asarray(jax.jit(jax.vmap(lambda key: space.draw(key=key)))(keys))
     whole = np.ones_like(noise_values, bool)
     noise = Rows(noise_values, whole, np.zeros(EVIDENCE, np.int64))
-    parts = {"train": train[:EVIDENCE], "held-out": held_out[:EVIDENCE], "uniform noise": noise}
-    evidence = {name: model._energies(part).tolist() for name, part in parts.items()}
+    parts = {"train": train, "validation": validation, "held-out": held_out, "uniform noise": noise}
+    evidence = {name: model._energies(part[:EVIDENCE]).tolist() for name, part in parts.items() if len(part)}
     energies = model._code_energies(held_out)
     return replace(model, calibration=Calibration(held_out, energies), evidence={"energies": evidence})
 

@@ -73,13 +73,13 @@ class Trace(NamedTuple):
 
 
 def split(u: Float[Array, "n e"], seen: Bool[Array, "n e"], components: int, form: str) -> Cells:
-    """Rows sorted into chunks for `expectation_maximisation`; one group for 1, 2, 4, 8, … missing cells."""
+    """Rows sorted into chunks for `expectation_maximisation`; one group for up to 8, 32, 128, … missing cells."""
     rows, missing = np.where(seen, u, 0), ~np.asarray(seen)
     width, lacking = rows.shape[1], missing.sum(axis=1)
     places = np.argsort(~missing, axis=1, kind="stable")
     places = np.where(np.take_along_axis(missing, places, axis=1), places, width).astype(np.int32)
     work = width if form == "diagonal" else components * width
-    sizes = [min(2**power, width) for power in range(width.bit_length() + 1)]
+    sizes = [min(8 * 4**power, width) for power in range(width.bit_length())]
     groups = []
     for low, high in itertools.pairwise([0, *sorted(set(sizes))]):
         chosen = (lacking > low) & (lacking <= high)

@@ -236,7 +236,7 @@ GMM = Recipe(
     title="Mixture of Gaussians",
     code="A1",
     paper="Dempster, Laird & Rubin (1977); Ghahramani & Jordan (1994)",
-    formula=r"F(y) = -\log \sum_k w_k \, \mathcal{N}(y; \mu_k, \Sigma_k)",
+    formula="F(y) = -log Σ_k w_k N(y; μ_k, Σ_k)",
     about="A normalised density with exact marginals, conditionals and draws; missing cells by exact EM.",
     energy=GaussianMixture,
     settings=Settings,

@@ -256,7 +256,7 @@ class Settings:
 
     clusters: int = setting(10, "how many points of energy 0")
     solver: str = setting("coordinate", "coordinate (Lloyd) or gradient (Adam on mini-batches)")
-    restarts: int = setting(4, "how many seedings; the lowest energy is kept")
+    restarts: int = setting(4, "how many runs of coordinate descent; the lowest energy is kept")
     iterations: int = setting(300, "the largest number of passes over the rows")
     tolerance: float = setting(
         1e-4, "stop when the centroids move by less, in mean variances of a coordinate"
@@ -302,15 +302,15 @@ def train(problem: Problem) -> Fit:
 
 
 def _train_by_gradient(problem: Problem) -> Fit:
-    """The energy loss by Adam from the best of the seedings: `iterations` passes over the rows."""
+    """The energy loss by Adam from k-means++: `iterations` passes over the rows."""
     settings, rows = problem.settings, problem.rows
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(rows)
     seed_key, key = jax.random.split(problem.key)
-    best = cluster(u, seen, settings.clusters, key=seed_key, restarts=settings.restarts, iterations=0)
+    centroids = plus_plus(u, seen, settings.clusters, key=seed_key)
     batch = min(BATCH, len(rows))
     return fit(
-        KMeans(embedding, best.centroids),
+        KMeans(embedding, centroids),
         (jnp.asarray(rows.values), jnp.asarray(rows.observed)),
         EnergyLoss(),
         optimiser=optax.adam(settings.rate),
@@ -326,7 +326,7 @@ KMEANS = Recipe(
     title="K-means",
     code="A1",
     paper="Lloyd (1982); Arthur & Vassilvitskii (2007)",
-    formula=r"F(y) = \min_z \| y - W z \|^2, \quad z \in \{e_1, …, e_k\}",
+    formula="F(y) = min_z ‖y − W z‖², z ∈ {e_1, …, e_k}",
     about="The squared distance to the nearest of k points: clusters, prototypes, a quick anomaly score.",
     energy=KMeans,
     settings=Settings,

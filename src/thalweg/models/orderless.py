@@ -352,7 +352,7 @@ ORDERLESS = Recipe(
     title="Order-agnostic neural autoregressive density",
     code="A1",
     paper="Uria, Murray & Larochelle (2014), A deep and tractable density estimator",
-    formula="F(y) = -log mean_m prod_i p(y_σm(i) | y_σm(1), …, y_σm(i-1))",
+    formula="F(y) = -log mean_m ∏_i p(y_σm(i) | y_σm(1), …, y_σm(i−1))",
     about="The default for tables: mixed columns, missing cells, every conditional.",
     energy=Orderless,
     settings=Settings,

@@ -343,7 +343,7 @@ PCA = Recipe(
     title="Probabilistic principal components",
     code="A1",
     paper="Tipping & Bishop (1999)",
-    formula=r"F(y) = -\log \mathcal{N}(y; \mu, W W^\top + \sigma^2 I)",
+    formula="F(y) = -log N(y; μ, W Wᵀ + σ² I)",
     about="A Gaussian around a plane, in closed form: exact likelihood, completion, denoising and draws.",
     energy=PPCA,
     settings=Settings,

@@ -21,13 +21,18 @@ FIRST_RIDGE = 1e-7
 BLOCK = 32
 
 
-@jax.custom_jvp
+@jax.jit
 def factorise(matrix: Float[Array, "e e"]) -> tuple[Float[Array, "e e"], Float[Array, "e e"]]:
     r"""The lower Cholesky factor \(L\) and \(L^{-1}\) of A, or of \(A + \rho\,\mathrm{diag}A\) where A has none.
 
     Rounding can leave a covariance with an eigenvalue below 0. \(\rho\) is the smallest of 1e-7, 1e-6, … that
     works, so a matrix that factors is left exactly as it is.
     """
+    return _with_ridge(matrix)
+
+
+@jax.custom_jvp
+def _with_ridge(matrix):
     diagonal = jnp.diag(jnp.diagonal(matrix))
 
     def fails(state):
@@ -42,17 +47,27 @@ def factorise(matrix: Float[Array, "e e"]) -> tuple[Float[Array, "e e"], Float[A
     return jax.lax.while_loop(fails, attempt, (nothing, nothing, jnp.zeros((), matrix.dtype)))[:2]
 
 
-@factorise.defjvp
+@_with_ridge.defjvp
 def _derivative(primals, tangents):
     # A while loop has no reverse derivative: dL = L low(L^-1 dA L^-T), the lower half with half the diagonal.
-    (factor, inverse), (change,) = factorise(*primals), tangents
+    (factor, inverse), (change,) = _with_ridge(*primals), tangents
     inner = product(product(inverse, (change + change.T) / 2), inverse.T)
     lower = jnp.tril(inner) - 0.5 * jnp.diag(jnp.diagonal(inner))
     return (factor, inverse), (product(factor, lower), -product(lower, inverse))
 
 
+@jax.jit
 def invert(factor: Float[Array, "e e"]) -> Float[Array, "e e"]:
     r"""\(L^{-1}\) of a lower triangular L."""
+    return _invert(factor)
+
+
+def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`a @ b` at the full precision of its type, which accelerators give only when asked."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _invert(factor):
     e = len(factor)
     if e <= BLOCK:
         identity = jnp.eye(e, dtype=factor.dtype)
@@ -63,12 +78,7 @@ def invert(factor: Float[Array, "e e"]) -> Float[Array, "e e"]:
 
         return jax.lax.fori_loop(0, e, substitute, jnp.zeros_like(factor))
     h = e // 2
-    return _corner(invert(factor[:h, :h]), factor[h:, :h], invert(factor[h:, h:]))
-
-
-def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`a @ b` at the full precision of its type, which accelerators give only when asked."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return _corner(_invert(factor[:h, :h]), factor[h:, :h], _invert(factor[h:, h:]))
 
 
 def _factorise(matrix):
