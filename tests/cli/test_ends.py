@@ -147,7 +147,7 @@ def test_an_interrupted_fit_says_how_to_go_on(capsys, monkeypatch):
 
 def interrupted(folder):
     """Fit in a process of its own and interrupt it once it runs: the finished process and how to resume."""
-    command = [sys.executable, "-m", "thalweg.cli", "fit", "wine", "--out", "m", "--quiet"]
+    command = [sys.executable, "-m", "thalweg", "fit", "wine", "--out", "m", "--quiet"]
     for setting in ("steps=6000", "patience=6000", "width=8", "layers=1", "batch=16", "components=2"):
         command += ["--set", setting]
     run = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -175,7 +175,7 @@ def test_a_real_ctrl_c_says_how_to_go_on(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_the_line_that_is_printed_resumes_the_run(tmp_path):
     _, words = interrupted(tmp_path)
-    command = [sys.executable, "-m", "thalweg.cli", *words]
+    command = [sys.executable, "-m", "thalweg", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "mean" in done.stdout
@@ -184,7 +184,7 @@ def test_the_line_that_is_printed_resumes_the_run(tmp_path):
 
 @pytest.mark.parametrize("extra", ["", " --json"])
 def test_a_closed_pipe_is_silent(extra, tmp_path):
-    code = f"{sys.executable} -m thalweg.cli fit --help{extra} | true"
+    code = f"{sys.executable} -m thalweg fit --help{extra} | true"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {code}"], capture_output=True, text=True, check=False
     )
@@ -195,7 +195,7 @@ def test_a_closed_pipe_is_silent(extra, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_standard_output_is_an_error():
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m thalweg.cli --version > /dev/full"],
+        ["bash", "-c", f"{sys.executable} -m thalweg --version > /dev/full"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

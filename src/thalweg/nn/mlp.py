@@ -33,9 +33,10 @@ class Trunk(eqx.Module):
         self.activation = jax.nn.silu
 
     def __call__(self, a: Float[Array, "h"], *, key: PRNGKeyArray | None = None) -> Float[Array, "h"]:
-        off = key is None
-        keys = [None] * (len(self.weights) + 1) if off else list(jax.random.split(key, len(self.weights) + 1))
-        h = self.dropout(self.activation(a), key=keys[0], inference=off or None)
+        depth = len(self.weights) + 1
+        keys = [None] * depth if key is None else list(jax.random.split(key, depth))
+        off = True if key is None else None
+        h = self.dropout(self.activation(a), key=keys[0], inference=off)
         for weight, bias, k in zip(self.weights, self.biases, keys[1:], strict=True):
-            h = h + self.dropout(self.activation(h @ weight + bias), key=k, inference=off or None)
+            h = h + self.dropout(self.activation(h @ weight + bias), key=k, inference=off)
         return h
