@@ -40,10 +40,15 @@ def numbered(n):
     return np.arange(n, dtype=np.float32)[:, None]
 
 
-def seen(n, batch, steps, key=KEY):
+def seen(n, batch, key=KEY):
+    """Counts and last steps, and the order of the rows, after each number of steps."""
     trainer = Trainer(Centre(), numbered(n), Seen(), optimiser=optax.sgd(0.1), key=key, batch=batch)
-    state = trainer.advance(trainer.initial, jnp.int32(steps), trainer.data)
-    return np.asarray(state.memory), np.asarray(state.order)
+
+    def after(steps):
+        state = trainer.advance(trainer.initial, jnp.int32(steps), trainer.data)
+        return np.asarray(state.memory), np.asarray(state.order)
+
+    return after
 
 
 def test_maximum_likelihood_of_a_gaussian_is_reached():
@@ -87,31 +92,32 @@ def test_the_trained_loss_is_the_one_that_plain_gradient_descent_has():
     assert [record["step"] for record in result.history] == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("n", "batch"), [(12, 4), (10, 3), (7, 7), (5, 64), (9, 1)])
+@pytest.mark.parametrize(("n", "batch"), [(12, 4), (10, 3), (5, 64), (9, 1)])
 def test_every_epoch_is_a_permutation_whose_incomplete_end_is_dropped(n, batch):
     size = min(batch, n)
     epoch = n // size
-    counts, last = seen(n, batch, epoch)[0]
+    after = seen(n, batch)
+    (counts, last), order = after(epoch)
     assert counts.max() == 1
     assert counts.sum() == epoch * size
     assert sorted(last[last > 0]) == sorted(np.repeat(np.arange(1, epoch + 1), size))
-    order = seen(n, batch, epoch)[1]
     assert sorted(order) == list(range(n))
-    again = seen(n, batch, 2 * epoch)[0][0]
+    again = after(2 * epoch)[0][0]
     assert again.max() <= 2
     assert again.sum() == 2 * epoch * size
 
 
 def test_batches_depend_on_the_key_and_on_nothing_else():
-    first, order = seen(64, 8, 5)
-    np.testing.assert_array_equal(seen(64, 8, 5)[0], first)
-    assert not np.array_equal(seen(64, 8, 5, jax.random.key(1))[0], first)
-    assert not np.array_equal(seen(64, 8, 9)[1], order), "the second epoch has the order of the first"
+    after = seen(64, 8)
+    first, order = after(5)
+    np.testing.assert_array_equal(seen(64, 8)(5)[0], first)
+    assert not np.array_equal(seen(64, 8, jax.random.key(1))(5)[0], first)
+    assert not np.array_equal(after(9)[1], order), "the second epoch has the order of the first"
 
 
 def test_steps_taken_one_by_one_are_those_taken_at_once():
     trainer = Trainer(
-        Network(key=KEY), curve(), EnergyLoss(), optimiser=optax.adam(1e-2), key=KEY, batch=32, averaging=0.9
+        Normal(), DATA, EnergyLoss(), optimiser=optax.adam(1e-2), key=KEY, batch=32, averaging=0.9
     )
     at_once = trainer.advance(trainer.initial, jnp.int32(13), trainer.data)
     state = trainer.initial

@@ -1,11 +1,7 @@
-"""Killed, interrupted and damaged runs: what is resumed ends bitwise where an uninterrupted one does."""
+"""Interrupted, finished and damaged runs: what is resumed, and what is refused."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import equinox as eqx
@@ -21,85 +17,7 @@ from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, EnergyLoss
 from thalweg.learning.run import Run
 
-SCRIPT = Path(__file__).parent / "small_run.py"
 DATA = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """One cache of compiled programs for all processes: most of their time is compilation."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        yield
-
-
-def start(*arguments, **environment):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-
-
-def finish(*arguments, **environment):
-    process = start(*arguments, **environment)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-
-
-def saved_step(directory):
-    path = directory / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
-
-
-def wait_for(directory, process, *, step):
-    """Until the run has written a checkpoint after its measurement at `step`."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if (directory / "checkpoint.safetensors").exists() and saved_step(directory) >= step:
-            return
-        time.sleep(0.005)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """In the conditions of the subprocesses, which have none of this suite's settings of JAX."""
-    directory = tmp_path_factory.mktemp("whole")
-    finish(directory, directory / "weights.npz")
-    return np.load(directory / "weights.npz")
-
-
-def test_killed_at_any_moment_and_resumed_it_ends_bitwise_equal(tmp_path, uninterrupted):
-    """Killed soon after the first checkpoint, and later, at a random moment of an interval."""
-    random = np.random.default_rng(int(time.time()))
-    kills = 0
-    for step in (1, 1000):
-        process = start(tmp_path, tmp_path / "weights.npz", "resume")
-        wait_for(tmp_path, process, step=step)
-        time.sleep(random.uniform(0, 0.05))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate()
-    assert kills, "the run was over before it could be killed"
-    finish(tmp_path, tmp_path / "weights.npz", "resume")
-    again = np.load(tmp_path / "weights.npz")
-    np.testing.assert_array_equal(again["weights"], uninterrupted["weights"])
-    np.testing.assert_array_equal(again["losses"], uninterrupted["losses"])
-    assert saved_step(tmp_path) == 3000
-
-
-def test_ctrl_c_leaves_a_run_that_resumes_and_says_so(tmp_path, uninterrupted):
-    process = start(tmp_path, tmp_path / "weights.npz")
-    wait_for(tmp_path, process, step=500)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0, "the run was over before it could be interrupted"
-    assert "Interrupted: stopped at step" in errors
-    assert f"of 3000; continue with --resume (directory {tmp_path})" in errors
-    finish(tmp_path, tmp_path / "weights.npz", "resume")
-    np.testing.assert_array_equal(np.load(tmp_path / "weights.npz")["weights"], uninterrupted["weights"])
 
 
 def small(run, *, steps=30, key=0, rate=0.1, data=DATA, **settings):
@@ -107,7 +25,7 @@ def small(run, *, steps=30, key=0, rate=0.1, data=DATA, **settings):
         Normal(),
         data,
         EnergyLoss(),
-        optimiser=optax.adam(rate),
+        optimiser=optax.sgd(rate, momentum=0.5),
         steps=steps,
         batch=8,
         measure_every=10,
@@ -135,17 +53,31 @@ def interrupt(monkeypatch, run, *, dispatch, **settings):
             small(run, **settings)
 
 
-@pytest.mark.parametrize("dispatch", [1, 2, 4, 6])
-def test_interrupted_after_any_dispatch_it_resumes_exactly(tmp_path, monkeypatch, dispatch):
-    whole = small(Run(), held_out=DATA[:9], averaging=0.9)
-    interrupt(monkeypatch, Run(tmp_path), dispatch=dispatch, held_out=DATA[:9], averaging=0.9)
-    log = []
-    again = small(Run(tmp_path, resume=True, log=log.append), held_out=DATA[:9], averaging=0.9)
-    assert eqx.tree_equal(again.energy, whole.energy)
-    assert [drop(r) for r in again.history] == [drop(r) for r in whole.history]
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == again.history
-    assert log == []
+def test_interrupted_after_any_dispatch_it_resumes_exactly(tmp_path, monkeypatch):
+    settings = {"held_out": DATA[:9], "averaging": 0.9}
+    whole = small(Run(), **settings)
+    for dispatch in (1, 2, 5):
+        directory, log = tmp_path / str(dispatch), []
+        interrupt(monkeypatch, Run(directory), dispatch=dispatch, **settings)
+        again = small(Run(directory, resume=True, log=log.append), **settings)
+        assert eqx.tree_equal(again.energy, whole.energy)
+        assert [drop(r) for r in again.history] == [drop(r) for r in whole.history]
+        lines = (directory / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == again.history
+        assert log == []
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    small(Run(directory))
+    return directory
+
+
+@pytest.fixture
+def finished(trained_once, tmp_path):
+    """A directory of its own with the checkpoint of a finished run."""
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))
 
 
 def drop(record):
@@ -163,11 +95,12 @@ def test_an_interrupted_run_without_a_directory_says_that_nothing_was_kept(monke
         small(Run())
 
 
-def test_resuming_a_finished_run_returns_its_result_without_training(tmp_path):
-    whole = small(Run(tmp_path), held_out=DATA[:9])
-    again = small(Run(tmp_path, resume=True), held_out=DATA[:9])
+def test_resuming_a_finished_run_returns_its_result_without_training(finished, monkeypatch):
+    whole = small(Run())
+    monkeypatch.setattr("thalweg.learning.fit._Training._mark", None)
+    again = small(Run(finished, resume=True))
     assert eqx.tree_equal(again.energy, whole.energy)
-    assert again.history == whole.history
+    assert [drop(r) for r in again.history] == [drop(r) for r in whole.history]
     assert again.status == "ran all steps"
 
 
@@ -195,33 +128,31 @@ def test_resume_without_a_checkpoint_starts_anew_and_without_resume_so_does_ever
 @pytest.mark.parametrize(
     "settings", [{"key": 1}, {"steps": 40}, {"data": DATA + 1}, {"held_out": DATA}, {"averaging": 0.5}]
 )
-def test_the_checkpoint_of_another_run_is_refused(tmp_path, settings):
-    small(Run(tmp_path))
+def test_the_checkpoint_of_another_run_is_refused(finished, settings):
+    tmp_path = finished
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(ModelDirectoryError, match=r"checkpoint.safetensors belongs to a run with other data"):
         small(Run(tmp_path, resume=True), **settings)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
-def test_another_learning_rate_goes_on_and_says_so(tmp_path, monkeypatch):
-    interrupt(monkeypatch, Run(tmp_path), dispatch=3)
+def test_another_learning_rate_goes_on_and_says_so(finished):
     log = []
-    small(Run(tmp_path, resume=True, log=log.append), rate=0.05)
+    small(Run(finished, resume=True, log=log.append), rate=0.05)
     assert len(log) == 1
     assert "was written with another optimiser" in log[0]
 
 
 @pytest.mark.parametrize("where", [0, 40, 200, -1])
-def test_one_flipped_bit_is_noticed(tmp_path, where):
-    small(Run(tmp_path), steps=10)
-    path = tmp_path / "checkpoint.safetensors"
+def test_one_flipped_bit_is_noticed(finished, where):
+    path = finished / "checkpoint.safetensors"
     data = bytearray(path.read_bytes())
     data[where] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(
         ModelDirectoryError, match=r"checkpoint.safetensors is damaged: delete it, and fit again"
     ):
-        small(Run(tmp_path, resume=True), steps=10)
+        small(Run(finished, resume=True))
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04" + bytes(100), bytes(5)])
@@ -289,16 +220,6 @@ class _Yielding:
 
     def __exit__(self, *error):
         return False
-
-
-def test_a_mesh_of_four_devices_gives_the_result_of_one(tmp_path):
-    finish("-", tmp_path / "one.npz", "short")
-    flags = "--xla_force_host_platform_device_count=4"
-    finish("-", tmp_path / "four.npz", "short", "devices", XLA_FLAGS=flags)
-    one, four = np.load(tmp_path / "one.npz"), np.load(tmp_path / "four.npz")
-    assert (one["devices"], four["devices"]) == (1, 4)
-    np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-4)
-    np.testing.assert_allclose(four["weights"], one["weights"], atol=1e-4)
 
 
 def test_a_batch_that_does_not_divide_over_the_mesh_is_named():

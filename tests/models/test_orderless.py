@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from thalweg.energy import Column, Record
+from thalweg.errors import SettingsError
 from thalweg.learning.objective import OrderAgnostic
 from thalweg.models.orderless import ORDERLESS, Orderless, Settings, skeleton
 
@@ -265,6 +266,11 @@ def test_the_training_loss_is_the_mean_energy_over_all_orderings():
     error = estimates.std() / math.sqrt(len(estimates))
     assert estimates.mean() == pytest.approx(expected, abs=4 * error)
     assert error < 0.03 * expected
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(SettingsError, match="at least one layer of one unit, not 0 of 12"):
+        skeleton(MIXED, Settings(width=12, layers=0))
 
 
 # --- the recipe ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from thalweg.errors import SettingsError
+
 
 def linear_weights(key: PRNGKeyArray, rows: int, columns: int, fan_in: int | None = None) -> Array:
     """Normal weights of variance 1/fan_in, shape (rows, columns); LeCun, Bottou, Orr & Müller (1998)."""
@@ -26,6 +28,8 @@ class Trunk(eqx.Module):
     activation: Callable = eqx.field(static=True)
 
     def __init__(self, width: int, layers: int, *, dropout: float = 0.0, key: PRNGKeyArray):
+        if width < 1 or layers < 1:
+            raise SettingsError(f"a network needs at least one layer of one unit, not {layers} of {width}")
         keys = jax.random.split(key, max(layers - 1, 1))
         self.weights = tuple(linear_weights(keys[i], width, width) for i in range(layers - 1))
         self.biases = tuple(jnp.zeros(width) for _ in range(layers - 1))
