@@ -24,6 +24,10 @@ RNG = np.random.default_rng(0)
 IRIS = load_iris().data - load_iris().data.mean(axis=0)
 
 
+def batch(function):
+    return jax.jit(jax.vmap(function))
+
+
 def numbers(values):
     return tuple(
         Column(f"c{i}", "real", center=float(v.mean()), spread=float(v.std())) for i, v in enumerate(values.T)
@@ -184,7 +188,7 @@ def test_the_density_integrates_to_one():
     arrays = (jnp.zeros(2), jnp.asarray([[-1.0], [0.7]]), jnp.asarray([[0.4], [0.9]]))
     energy = GaussianMixture(Embedding(Record(columns)), *arrays, "diagonal")
     grid = jnp.linspace(-25, 30, 20_001)
-    np.testing.assert_allclose(jnp.trapezoid(jnp.exp(-jax.vmap(energy)(grid[:, None])), grid), 1, rtol=1e-4)
+    np.testing.assert_allclose(jnp.trapezoid(jnp.exp(-batch(energy)(grid[:, None])), grid), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -194,7 +198,7 @@ def test_completion_is_the_mean_of_the_conditional_draws(form):
     y, observed = jnp.asarray([0.3, jnp.nan, -0.5]), jnp.asarray([True, False, True])
     completed = energy.complete(y, observed)
     keys = jax.random.split(jax.random.key(0), 20_000)
-    draws = np.asarray(jax.vmap(lambda k: energy.sample_given(y, observed, key=k))(keys))
+    draws = np.asarray(batch(lambda k: energy.sample_given(y, observed, key=k))(keys))
     np.testing.assert_array_equal(draws[:, [0, 2]], np.tile([0.3, -0.5], (20_000, 1)).astype(np.float32))
     error = draws[:, 1].std() / np.sqrt(20_000)
     assert abs(draws[:, 1].mean() - completed[1]) < 5 * error
@@ -205,13 +209,13 @@ def test_draws_have_the_density(form):
     """20,000 draws against as many made with NumPy: mean energy (the entropy), and means to 5 errors."""
     energy, weights, means, covariances = mixture(form)
     keys = jax.random.split(jax.random.key(1), 20_000)
-    ours = np.asarray(jax.vmap(lambda k: energy.sample(key=k))(keys))
+    ours = np.asarray(batch(lambda k: energy.sample(key=k))(keys))
     which = RNG.choice(3, size=20_000, p=weights)
     u = means[which] + np.einsum(
         "nij,nj->ni", np.linalg.cholesky(covariances)[which], RNG.normal(size=(20_000, 3))
     )
     theirs = u * (0.5 + np.arange(3)) + np.arange(3) - 1.0
-    entropies = [jnp.mean(jax.vmap(energy)(jnp.asarray(draws, jnp.float32))) for draws in (ours, theirs)]
+    entropies = [jnp.mean(batch(energy)(jnp.asarray(draws, jnp.float32))) for draws in (ours, theirs)]
     np.testing.assert_allclose(*entropies, atol=0.05)
     error = np.sqrt(2 / 20_000) * theirs.std(axis=0)
     assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 5 * error).all()
@@ -259,7 +263,7 @@ def test_the_recipe_fits_its_skeleton_and_reports_nats_per_row():
         assert [a.shape for a in jax.tree.leaves(expected)] == [
             a.shape for a in jax.tree.leaves(fitted.energy)
         ]
-        mean = jnp.mean(jax.vmap(fitted.energy)(asked.rows.values))
+        mean = jnp.mean(batch(fitted.energy)(asked.rows.values))
         np.testing.assert_allclose(mean, fitted.history[-1]["loss"], atol=5e-3)
 
 
@@ -275,7 +279,7 @@ def test_few_rows_give_fewer_components_in_arrays_of_the_promised_shape():
     assert energy.means.shape == (8, 2)
     assert len(np.unique(np.asarray(energy.means), axis=0)) == 2
     np.testing.assert_allclose(jnp.sum(jnp.exp(energy.log_weights)), 1, rtol=1e-5)
-    assert np.isfinite(jax.vmap(energy)(asked.rows.values)).all()
+    assert np.isfinite(batch(energy)(asked.rows.values)).all()
 
 
 def test_collinear_columns_give_finite_energies():
@@ -283,11 +287,11 @@ def test_collinear_columns_give_finite_energies():
     values = np.concatenate([base, base, base.sum(axis=1, keepdims=True)], axis=1)
     asked = problem(values, numbers(values), components=2)
     energy = GMM.train(asked).energy
-    assert np.isfinite(jax.vmap(energy)(asked.rows.values)).all()
+    assert np.isfinite(batch(energy)(asked.rows.values)).all()
     seen = jnp.asarray(RNG.random(values.shape) > 0.3)
-    assert np.isfinite(jax.vmap(energy.marginal)(asked.rows.values, seen)).all()
+    assert np.isfinite(batch(energy.marginal)(asked.rows.values, seen)).all()
     missing = jnp.asarray([True] * 3 + [False] * 4)
-    completed = jax.vmap(lambda y: energy.complete(y, missing))(asked.rows.values)
+    completed = batch(lambda y: energy.complete(y, missing))(asked.rows.values)
     np.testing.assert_allclose(completed[:, 3:6], values[:, :3], atol=0.05)
 
 

@@ -27,6 +27,10 @@ def problem(values, columns, observed=None, **settings):
     return Problem(Record(columns), rows, rows[:0], configured, jax.random.key(0), Run(progress=False))
 
 
+def batch(function):
+    return jax.jit(jax.vmap(function))
+
+
 def numbers(values, **more):
     return tuple(
         Column(f"c{i}", "real", center=float(v.mean()), spread=float(v.std()) or 1.0, **more)
@@ -68,12 +72,12 @@ def test_exactly_k_points_have_energy_zero():
     centroids = jax.random.normal(jax.random.key(0), (7, 3))
     energy = KMeans(Embedding(space), centroids)
     codes = jax.vmap(energy.embedding.unembed)(centroids)
-    np.testing.assert_allclose(jax.vmap(energy)(codes), 0, atol=1e-10)
+    np.testing.assert_allclose(batch(energy)(codes), 0, atol=1e-10)
     elsewhere = codes + jnp.asarray([[0.1, 0.0, 0.0]])
-    assert (jax.vmap(energy)(elsewhere) > 1e-3).all()
+    assert (batch(energy)(elsewhere) > 1e-3).all()
     pairs = (codes[:, None] + codes[None]) / 2
     midpoints = pairs[np.triu_indices(7, 1)]
-    assert (jax.vmap(energy)(midpoints) > 1e-3).all()
+    assert (batch(energy)(midpoints) > 1e-3).all()
 
 
 def test_masked_energy_completion_and_code_are_those_of_brute_force():
@@ -125,7 +129,7 @@ def test_more_clusters_than_rows():
     values = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     fitted = KMEANS.train(problem(values, numbers(values), clusters=5))
     assert fitted.energy.centroids.shape == (5, 2)
-    np.testing.assert_allclose(jax.vmap(fitted.energy)(values.astype(np.float32)), 0, atol=1e-10)
+    np.testing.assert_allclose(batch(fitted.energy)(values.astype(np.float32)), 0, atol=1e-10)
 
 
 def test_coordinate_descent_needs_fewer_passes_than_gradient_descent():
@@ -135,7 +139,7 @@ def test_coordinate_descent_needs_fewer_passes_than_gradient_descent():
     gradient = KMEANS.train(
         problem(values, columns, solver="gradient", restarts=1, iterations=100, rate=0.3, scale="none")
     )
-    mean = lambda fitted: float(jnp.mean(jax.vmap(fitted.energy)(jnp.asarray(values))))  # noqa: E731
+    mean = lambda fitted: float(jnp.mean(batch(fitted.energy)(jnp.asarray(values))))  # noqa: E731
     assert coordinate.status == "converged"
     assert coordinate.steps < 50
     # Within as many passes as coordinate descent took in all, gradient descent is still above it.
@@ -157,7 +161,7 @@ def test_the_fit_has_the_shape_of_its_skeleton_and_a_curve_that_falls():
     assert [a.shape for a in jax.tree.leaves(expected)] == [a.shape for a in jax.tree.leaves(fitted.energy)]
     losses = [record["loss"] for record in fitted.history]
     assert losses[-1] < losses[0]
-    marginals = jax.vmap(fitted.energy.marginal)(asked.rows.values, asked.rows.observed)
+    marginals = batch(fitted.energy.marginal)(asked.rows.values, asked.rows.observed)
     np.testing.assert_allclose(jnp.mean(marginals), losses[-1], rtol=1e-3)
 
 

@@ -21,6 +21,10 @@ WINE = (WINE - WINE.mean(axis=0)) / WINE.std(axis=0)
 RNG = np.random.default_rng(0)
 
 
+def batch(function):
+    return jax.jit(jax.vmap(function))
+
+
 def numbers(values):
     return tuple(
         Column(f"c{i}", "real", center=float(v.mean()), spread=float(v.std())) for i, v in enumerate(values.T)
@@ -55,7 +59,7 @@ def test_density_is_that_of_scikit_learn():
     reference.explained_variance_ = reference.explained_variance_ * (len(WINE) - 1) / len(WINE)
     reference.noise_variance_ = reference.noise_variance_ * (len(WINE) - 1) / len(WINE)
     fitted = PCA.train(problem(WINE, numbers(WINE), components=4))
-    energies = jax.vmap(fitted.energy)(jnp.asarray(WINE, jnp.float32))
+    energies = batch(fitted.energy)(jnp.asarray(WINE, jnp.float32))
     np.testing.assert_allclose(-energies, reference.score_samples(WINE), rtol=1e-4)
     np.testing.assert_allclose(fitted.history[0]["loss"], jnp.mean(energies), rtol=1e-5)
     assert fitted.status == "closed form"
@@ -97,7 +101,7 @@ def test_completion_and_draws_are_the_dense_conditional():
     np.testing.assert_allclose(completed[m], expected, rtol=1e-3)
     np.testing.assert_array_equal(completed[o], code[o])
     keys = jax.random.split(jax.random.key(0), 30_000)
-    draws = np.asarray(jax.vmap(lambda k: energy.sample_given(code, mask, key=k))(keys))[:, m]
+    draws = np.asarray(batch(lambda k: energy.sample_given(code, mask, key=k))(keys))[:, m]
     spread = covariance[np.ix_(m, m)] - gain @ covariance[np.ix_(o, m)]
     np.testing.assert_allclose(draws.mean(axis=0), expected, atol=5 * np.sqrt(spread.max() / 30_000))
     np.testing.assert_allclose(np.cov(draws.T), spread, atol=0.05 * spread.max())
@@ -105,7 +109,7 @@ def test_completion_and_draws_are_the_dense_conditional():
 
 def test_free_draws_have_the_mean_and_covariance():
     energy, mean, covariance = model()
-    draws = np.asarray(jax.vmap(lambda k: energy.sample(key=k))(jax.random.split(jax.random.key(0), 30_000)))
+    draws = np.asarray(batch(lambda k: energy.sample(key=k))(jax.random.split(jax.random.key(0), 30_000)))
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=5 * np.sqrt(covariance.max() / 30_000))
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.05 * covariance.max())
 
@@ -142,7 +146,7 @@ def test_em_with_missing_cells_recovers_the_subspace():
     np.testing.assert_allclose(energy.loadings @ energy.loadings.T, loadings @ loadings.T, atol=0.3)
     losses = [record["loss"] for record in fitted.history]
     assert (np.diff(losses) < 1e-6).all()
-    completed = jax.vmap(energy.complete)(jnp.asarray(values, jnp.float32), jnp.asarray(observed))
+    completed = batch(energy.complete)(jnp.asarray(values, jnp.float32), jnp.asarray(observed))
     missing = ~observed & (observed.sum(axis=1, keepdims=True) >= 3)
     assert np.sqrt(np.mean((np.asarray(completed) - values)[missing] ** 2)) < 0.35
 
@@ -170,7 +174,7 @@ def test_fewer_rows_than_columns():
     energy = PCA.train(asked).energy
     assert energy.loadings.shape == (30, 20)
     assert lines == ["pca: 8 components instead of 20, all that there are"]
-    assert np.isfinite(jax.vmap(energy)(asked.rows.values)).all()
+    assert np.isfinite(batch(energy)(asked.rows.values)).all()
     dense = np.linalg.eigvalsh(np.cov(((values - values.mean(0)) / values.std(0)).T, bias=True))[::-1]
     found = principal(jnp.asarray((values - values.mean(0)) / values.std(0), jnp.float32))
     np.testing.assert_allclose(found.variances, dense[:8], atol=1e-5)
@@ -204,7 +208,7 @@ def test_one_column():
     values = RNG.normal(size=(50, 1))
     asked = problem(values, numbers(values))
     expected = -multivariate_normal(values.mean(0), values.var(0)).logpdf(values)
-    np.testing.assert_allclose(jax.vmap(PCA.train(asked).energy)(asked.rows.values), expected, rtol=1e-3)
+    np.testing.assert_allclose(batch(PCA.train(asked).energy)(asked.rows.values), expected, rtol=1e-3)
 
 
 def test_impossible_settings_say_so():

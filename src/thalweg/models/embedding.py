@@ -91,6 +91,11 @@ class Embedding(eqx.Module):
         volumes = np.where(self.layout.numeric, np.log(self.layout.factor), 0.0).astype(np.float32)
         return jnp.sum(volumes if observed is None else jnp.where(observed, volumes, 0))
 
+    def mean_log_volume(self, rows: Rows) -> float:
+        """`log_volume` of a row on average."""
+        volumes = np.where(self.layout.numeric, np.log(self.layout.factor), 0.0)
+        return float(np.mean(rows.observed, axis=0) @ volumes)
+
     def rows(self, rows: Rows) -> tuple[Float[Array, "n e"], Bool[Array, "n e"]]:
         """The coordinates of many rows, float32. Raises `DataError` where there are none."""
         if not len(rows):

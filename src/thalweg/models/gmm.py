@@ -161,7 +161,7 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    volume = float(jnp.mean(jax.vmap(embedding.log_volume)(jnp.asarray(problem.rows.observed))))
+    volume = embedding.mean_log_volume(problem.rows)
     k = min(settings.components, max(1, len(u) // ROWS_A_COMPONENT))
     if k < settings.components:
         problem.run.log(f"gmm: {k} components instead of {settings.components}, for {len(u)} rows")
@@ -177,6 +177,7 @@ def train(problem: Problem) -> Fit:
     return Fit(energy, status, steps, time.perf_counter() - started, history)
 
 
+@partial(jax.jit, static_argnames="form")
 def initial_parameters(
     u: Float[Array, "n e"], shares: Float[Array, "n k"], *, form: str, ridge: float
 ) -> em.Parameters:

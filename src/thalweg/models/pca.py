@@ -276,8 +276,7 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1).astype(u.dtype)
-    found = principal(jnp.where(seen, u, means[None]))
+    found = principal(_mean_filled(u, seen))
     components = _choose(found, embedding, problem)
     plane = maximum(found, components)
     if settings.components > components:
@@ -292,10 +291,16 @@ def train(problem: Problem) -> Fit:
             iterations=settings.iterations,
         )
         status = "converged" if converged else "ran all steps"
-    volume = float(jnp.mean(jax.vmap(embedding.log_volume)(jnp.asarray(problem.rows.observed))))
+    volume = embedding.mean_log_volume(problem.rows)
     history = [{"step": i + 1, "loss": value - volume} for i, value in enumerate(curve)]
     energy = _energy(embedding, plane, settings)
     return Fit(energy, status, len(history), time.perf_counter() - started, history)
+
+
+@jax.jit
+def _mean_filled(u: Array, seen: Array) -> Array:
+    means = jnp.sum(u, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1).astype(u.dtype)
+    return jnp.where(seen, u, means[None])
 
 
 def _choose(found: Principal, embedding: Embedding, problem: Problem) -> int:
