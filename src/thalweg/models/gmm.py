@@ -34,7 +34,7 @@ from thalweg.models.gaussian import Conditional, condition, double_precision, dr
 from thalweg.models.recipe import Problem, Recipe, setting
 
 FORMS = ("full", "diagonal", "tied")
-#: A component needs about this many rows; with fewer rows there are fewer components.
+#: A component needs about this many rows, and twice as many as a full covariance has coordinates.
 ROWS_A_COMPONENT = 5
 
 
@@ -126,7 +126,7 @@ class GaussianMixture(
 class Settings:
     """What `gmm` can be told."""
 
-    components: int = setting(10, f"how many Gaussians; fewer below {ROWS_A_COMPONENT} rows for each")
+    components: int = setting(10, "how many Gaussians; fewer where there are few rows for each")
     covariance: str = setting("full", "full, diagonal or tied")
     reg: float = setting(1e-6, "added to every variance, relative to the mean variance of a coordinate")
     start: str = setting("kmeans", "kmeans, or random responsibilities")
@@ -162,7 +162,8 @@ def train(problem: Problem) -> Fit:
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
     volume = embedding.mean_log_volume(problem.rows)
-    k = min(settings.components, max(1, len(u) // ROWS_A_COMPONENT))
+    needed = max(ROWS_A_COMPONENT, 2 * embedding.width if settings.covariance == "full" else 0)
+    k = min(settings.components, max(1, len(u) // needed))
     if k < settings.components:
         problem.run.log(f"gmm: {k} components instead of {settings.components}, for {len(u)} rows")
     traces = [
