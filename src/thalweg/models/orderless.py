@@ -259,6 +259,7 @@ class Layout:
         self.levels, self.widest = sum(sizes), max(sizes, default=0)
         self.first_level = jnp.asarray(np.cumsum([0, *sizes])[:-1].astype(np.int32))
         self.exists = jnp.asarray(np.arange(self.widest)[None, :] < np.array(sizes, int)[:, None])
+        self.kinds = {cols[i].kind for i in number}
         slot = np.zeros(len(cols), np.int32)
         slot[number], slot[category] = np.arange(len(number)), np.arange(len(category))
         self.slot = jnp.asarray(slot)
@@ -272,14 +273,28 @@ class Layout:
     def number_log_prob(self, raw, y, i):
         """log p of a number in its codes: a mass for integers, a density for real columns."""
         center, spread, size = self.center[i], self.spread[i], self.size[i]
-        real = columns.real_log_prob(raw, (y - center) / spread) - jnp.log(spread)
-        return jnp.where(size > 0, columns.integer_log_prob(raw, y, size, center, spread), real)
+        return self._of_kind(
+            size,
+            lambda: columns.integer_log_prob(raw, y, size, center, spread),
+            lambda: columns.real_log_prob(raw, (y - center) / spread) - jnp.log(spread),
+        )
 
     def number_mean(self, raw, i):
         """The mean of a number in its codes."""
         center, spread, size = self.center[i], self.spread[i], self.size[i]
-        real = center + spread * columns.real_mean(raw)
-        return jnp.where(size > 0, columns.integer_mean(raw, size, center, spread), real)
+        return self._of_kind(
+            size,
+            lambda: columns.integer_mean(raw, size, center, spread),
+            lambda: center + spread * columns.real_mean(raw),
+        )
+
+    def _of_kind(self, size, integer, real):
+        """The one that fits the column; only one is computed where all number columns are of one kind."""
+        if self.kinds == {"integer"}:
+            return integer()
+        if self.kinds == {"real"}:
+            return real()
+        return jnp.where(size > 0, integer(), real())
 
 
 @dataclass(frozen=True)
