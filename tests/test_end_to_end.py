@@ -138,7 +138,7 @@ def test_denoise_rank_report_and_the_rest(fitted, capsys, tmp_path):
 def test_missing_reordered_and_unknown_columns(fitted):
     source, out = fitted
     model = thalweg.load(out)
-    table = pa.csv.read_csv(source)
+    table = thalweg.data.load(source).table
     backwards = table.select(table.column_names[::-1])
     np.testing.assert_array_equal(model.energy(backwards), model.energy(table))
     with pytest.warns(DataWarning, match="lacks hue"):
@@ -188,8 +188,8 @@ def test_own_energy_through_fit_save_and_the_questions(tmp_path):
     with pytest.raises(NotAnswered, match="orderless, gmm or pca"):
         model.sample(3)
     start = jnp.array([0.5, -0.5])
-    found = thalweg.minimise(model.F, start, solver=thalweg.inference.BFGS())
-    np.testing.assert_allclose(found.energy, 0.0, atol=1e-6)
+    found = thalweg.minimise(model.F, start, solver=thalweg.inference.Gradient())
+    np.testing.assert_allclose(found.energy, 0.0, atol=1e-5)
     model.save(tmp_path / "own")
     again = thalweg.load(tmp_path / "own", energy=own)
     np.testing.assert_array_equal(again.energy(x), energies)
