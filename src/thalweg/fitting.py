@@ -139,8 +139,8 @@ def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:
     n = len(rows)
     if n < 8:
         raise DataError(f"{n} rows are too few: fitting needs at least 8, some of which are held out")
-    calibration = min(max(round(0.15 * n), min(100, n // 3)), 2000)
-    validation = min(max(round(0.1 * n), 2), 2000) if recipe.validates else 0
+    calibration = min(max(round(0.1 * n), min(100, n // 3)), 2000)
+    validation = min(max(round(0.06 * n), 2), 2000) if recipe.validates else 0
     shares = (1 - (calibration + validation) / n, validation / n, calibration / n)
     train, stop, held_out = split(n, shares, seed=seed)
     return rows[train], rows[stop], rows[held_out]
