@@ -46,9 +46,7 @@ def test_help_answers_in_half_a_second():
     taken = []
     for _ in range(5):
         before = os.times()
-        subprocess.run(
-            [sys.executable, "-m", "thalweg", "fit", "--help"], capture_output=True, check=True
-        )
+        subprocess.run([sys.executable, "-m", "thalweg", "fit", "--help"], capture_output=True, check=True)
         after = os.times()
         spent = after.children_user + after.children_system - before.children_user - before.children_system
         taken.append(spent)

@@ -84,12 +84,16 @@ class Orderless(
         self.level = linear_weights(keys[2], layout.levels, width, fan_in=d)
         self.bias = jnp.zeros(width)
         self.trunk = Trunk(width, layers, dropout=dropout, key=keys[3])
-        self.number_weight = 0.1 * jax.random.normal(keys[4], (layout.numbers, 3, components, width)) / width**0.5
+        self.number_weight = (
+            0.1 * jax.random.normal(keys[4], (layout.numbers, 3, components, width)) / width**0.5
+        )
         # Components start spread over a standard normal, so that they differ from the first step on.
         middles = ndtri(jnp.asarray((np.arange(components) + 0.5) / components, jnp.float32))
         start = jnp.stack([jnp.zeros(components), middles, jnp.full(components, -1.0)])
         self.number_bias = jnp.broadcast_to(start, (layout.numbers, 3, components)).astype(jnp.float32)
-        self.category_weight = 0.1 * jax.random.normal(keys[5], (layout.categories, layout.widest, width)) / width**0.5
+        self.category_weight = (
+            0.1 * jax.random.normal(keys[5], (layout.categories, layout.widest, width)) / width**0.5
+        )
         self.category_bias = jnp.zeros((layout.categories, layout.widest))
         order_keys = jax.random.split(keys[6], orderings)
         self.orders = jax.vmap(lambda k: jax.random.permutation(k, d))(order_keys).astype(jnp.int32)
@@ -139,7 +143,9 @@ class Orderless(
             out = jax.vmap(lambda v: layout.number_log_prob(raw, v, i))(values)
         if layout.categories:
             i = jnp.clip(slot, 0, layout.categories - 1)
-            logits = jnp.where(layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf)
+            logits = jnp.where(
+                layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf
+            )
             codes = jnp.clip(values.astype(jnp.int32), 0, layout.widest - 1)
             out = jnp.where(layout.is_number[d], out, jax.nn.log_softmax(logits)[codes])
         return out
@@ -153,7 +159,9 @@ class Orderless(
         if layout.numbers:
             raw = self.number_weight @ h + self.number_bias
             index = layout.number_index
-            out = out.at[index].set(jax.vmap(layout.number_log_prob)(raw, y[index], jnp.arange(layout.numbers)))
+            out = out.at[index].set(
+                jax.vmap(layout.number_log_prob)(raw, y[index], jnp.arange(layout.numbers))
+            )
         if layout.categories:
             index = layout.category_index
             logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
@@ -216,7 +224,9 @@ class Orderless(
             out = jnp.where(layout.size[i] > 0, count, value)
         if layout.categories:
             i = jnp.clip(slot, 0, layout.categories - 1)
-            logits = jnp.where(layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf)
+            logits = jnp.where(
+                layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf
+            )
             category = jax.random.categorical(key, logits).astype(jnp.float32)
             out = jnp.where(layout.is_number[d], out, category)
         return out
