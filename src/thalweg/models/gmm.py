@@ -128,7 +128,7 @@ class Settings:
 
     components: int = setting(10, "how many Gaussians; fewer where there are few rows for each")
     covariance: str = setting("full", "full, diagonal or tied")
-    reg: float = setting(1e-6, "added to every variance, relative to the mean variance of a coordinate")
+    reg: float = setting(1e-3, "added to every variance, relative to the mean variance of a coordinate")
     start: str = setting("kmeans", "kmeans, or random responsibilities")
     restarts: int = setting(1, "how many starts; the highest likelihood is kept")
     iterations: int = setting(200, "the largest number of EM iterations")
