@@ -95,7 +95,7 @@ def expectation_maximisation(
     initial: Parameters,
     *,
     form: str,
-    ridge: float,
+    ridge: float | Array,
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> Trace:
@@ -113,7 +113,9 @@ def expectation_maximisation(
 
 
 @partial(jax.jit, static_argnames="form")
-def _iterate(cells: Cells, state: Trace, ridge: float, tolerance: float, end: int, form: str) -> Trace:
+def _iterate(
+    cells: Cells, state: Trace, ridge: float | Array, tolerance: float, end: int, form: str
+) -> Trace:
     count = sum((jnp.sum(group.weight) for group in cells.partial), jnp.sum(cells.weight))
 
     def improve(state: Trace) -> Trace:
@@ -155,18 +157,20 @@ def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
 
 
 def maximise(moments: Moments, ridge: float | Array, form: str) -> Parameters:
-    """The M-step: the weights, means and covariances of these moments, with `ridge` on the variances."""
+    """The M-step: the weights, means and covariances of these moments, with `ridge` (one, or one a coordinate) on
+    the variances."""
+    ridge = jnp.broadcast_to(jnp.asarray(ridge, moments.first.dtype), moments.first.shape[1:])
     count = moments.counts + 10 * jnp.finfo(moments.counts.dtype).eps
     means = moments.first / count[:, None]
     log_weights = jnp.log(count / jnp.sum(count))
     if form == "diagonal":
         variances = moments.second / count[:, None] - means**2
-        return Parameters(log_weights, means, jnp.sqrt(jnp.maximum(variances, 0) + ridge))
+        return Parameters(log_weights, means, jnp.sqrt(jnp.maximum(variances, 0) + ridge[None]))
     if form == "tied":
         covariance = (moments.second - product((means * count[:, None]).T, means)) / jnp.sum(count)
     else:
         covariance = moments.second / count[:, None, None] - means[:, :, None] * means[:, None, :]
-    ridges = ridge * jnp.eye(means.shape[1], dtype=means.dtype)
+    ridges = jnp.diag(ridge)
     covariance = covariance + (ridges if form == "tied" else ridges[None])
     factors = (factorise if form == "tied" else jax.vmap(factorise))(covariance)[0]
     return Parameters(log_weights, means, factors)

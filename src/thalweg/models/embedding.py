@@ -60,6 +60,14 @@ class Embedding(eqx.Module):
         return _layout(self.space.columns, self.scale)
 
     @property
+    def rounding(self) -> Float[np.ndarray, "e"]:
+        """The variance of a coordinate over the unit bin of its count, the least that a density of counts may have:
+        1/12 of a squared count; 0 for real columns and indicators."""
+        layout = self.layout
+        counts = np.array([column.kind == "integer" for column in self.space.columns])
+        return np.where(counts, layout.factor**2 / 12, 0.0)[layout.column]
+
+    @property
     def width(self) -> int:
         """The number of real coordinates, E."""
         return len(self.layout.column)

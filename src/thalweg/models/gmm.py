@@ -167,7 +167,8 @@ def train(problem: Problem) -> Fit:
     if k < settings.components:
         problem.run.log(f"gmm: {k} components instead of {settings.components}, for {len(u)} rows")
     traces = [
-        _fit_once(u, seen, k, settings, key) for key in jax.random.split(problem.key, settings.restarts)
+        _fit_once(u, seen, k, settings, embedding.rounding, key)
+        for key in jax.random.split(problem.key, settings.restarts)
     ]
     best = max(traces, key=lambda trace: float(trace.curve[trace.step - 1]))
     steps = int(best.step)
@@ -180,14 +181,16 @@ def train(problem: Problem) -> Fit:
 
 @partial(jax.jit, static_argnames="form")
 def initial_parameters(
-    u: Float[Array, "n e"], shares: Float[Array, "n k"], *, form: str, ridge: float
+    u: Float[Array, "n e"], shares: Float[Array, "n k"], *, form: str, ridge: float | Array
 ) -> em.Parameters:
     """The M-step from given responsibilities of complete rows, in the precision of `u`."""
     return em.maximise(em.moments_of(jnp.zeros((), u.dtype), u, shares.astype(u.dtype), form), ridge, form)
 
 
-def _fit_once(u: Array, seen: Array, components: int, settings: Settings, key: PRNGKeyArray) -> em.Trace:
-    """One EM run in float64, its curve and parameters back in float32."""
+def _fit_once(
+    u: Array, seen: Array, components: int, settings: Settings, floor: np.ndarray, key: PRNGKeyArray
+) -> em.Trace:
+    """One EM run in float64, its curve and parameters back in float32; `floor` is added to the variances."""
     form = settings.covariance
     complete = bool(seen.all())
     found = kmeans.cluster(u, None if complete else seen, components, key=key)
@@ -196,10 +199,11 @@ def _fit_once(u: Array, seen: Array, components: int, settings: Settings, key: P
         shares = jax.random.dirichlet(key, jnp.ones(components), (len(u),))
     else:
         shares = jax.nn.one_hot(found.labels, components)
-    ridge = settings.reg * float(jnp.mean(jnp.var(filled, axis=0)))
+    share = settings.reg * float(jnp.mean(jnp.var(filled, axis=0)))
     cells = em.split(u, seen, components, form)
     with double_precision():
         rows, shares = (jnp.asarray(np.asarray(part), jnp.float64) for part in (filled, shares))
+        ridge = jnp.asarray(share + floor, jnp.float64)
         initial = initial_parameters(rows, shares, form=form, ridge=ridge)
         trace = em.expectation_maximisation(
             cells,
