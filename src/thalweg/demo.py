@@ -4,7 +4,6 @@ import json as json_format
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,6 +260,3 @@ def _show(figures: dict[str, Any], directory: Path, report: Path, json: bool) ->
         console.print(shown)
     console.print(f"{figures['seconds']} s. The model is in {directory}, its report is {report}")
     console.print(f"next: thalweg explain {directory} digits --top 3")
-
-
-Comparison = Callable[[Model, pa.Table, pa.Table, int], dict[str, Any]]
