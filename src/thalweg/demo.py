@@ -172,11 +172,13 @@ def _anomaly(model: Model, train: pa.Table, test: pa.Table, seed: int) -> dict[s
     known = train.filter(pa.array(_labels(train) != LEFT_OUT)).drop_columns(["label"])
     odd = _labels(test) == LEFT_OUT
     without = fit(known, seed=seed, progress=False)
+    scored = without.score(test.drop_columns(["label"]))
     x, y = _pixels(known) / 16, _pixels(test) / 16
     neighbours = NearestNeighbors(n_neighbors=5).fit(x).kneighbors(y)[0][:, -1]
     density = KernelDensity(bandwidth=0.3).fit(x).score_samples(y)
     scores = {
-        "thalweg orderless": without.energy(test.drop_columns(["label"])),
+        "thalweg orderless, score": scored.surprise,
+        "thalweg orderless, energy alone": scored.energy,
         "distance to the 5th neighbour": neighbours,
         "kernel density": -density,
     }

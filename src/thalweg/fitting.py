@@ -33,9 +33,12 @@ from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
 from thalweg.persist import MODEL_FILE, check_destination
 from thalweg.persist import load as load_model
+from thalweg.questions.score import surprises, usual_energies
 
 #: Rows kept as evidence for the report, of each kind.
-EVIDENCE = 1000
+EVIDENCE = 500
+#: Rows that are enough to say what energies are usual.
+ENOUGH = 30
 
 
 def fit(
@@ -85,7 +88,7 @@ def fit(
         recipe=chosen.name,
         settings=vars(configured),
         schema=schema,
-        calibration=Calibration(held_out, np.zeros(len(held_out))),
+        calibration=_uncalibrated(held_out),
         card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
         history=result.history,
     )
@@ -146,6 +149,10 @@ def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:
     return rows[train], rows[stop], rows[held_out]
 
 
+def _uncalibrated(held_out: Rows) -> Calibration:
+    return Calibration(held_out, np.zeros(len(held_out)), np.zeros(len(held_out)), np.ones((2, 2)))
+
+
 def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model:
     """The model with the energies of its held-out rows, and the evidence for its report."""
     held_out = model.calibration.rows
@@ -155,9 +162,19 @@ def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model
     whole = np.ones_like(noise_values, bool)
     noise = Rows(noise_values, whole, np.zeros(EVIDENCE, np.int64))
     parts = {"train": train, "validation": validation, "held-out": held_out, "uniform noise": noise}
-    evidence = {name: model._energies(part[:EVIDENCE]).tolist() for name, part in parts.items() if len(part)}
+    parts = {name: part[:EVIDENCE] for name, part in parts.items() if len(part)}
+    coded = {name: model._code_energies(part) for name, part in parts.items()}
+    # What is usual must not depend on the rows that calibrate.
+    others = "validation" if len(validation) >= ENOUGH else "train"
+    usual = usual_energies(model.F, coded[others], parts[others])
+    odd = {name: surprises(model.F, coded[name], part, usual) for name, part in parts.items()}
     energies = model._code_energies(held_out)
-    return replace(model, calibration=Calibration(held_out, energies), evidence={"energies": evidence})
+    calibration = Calibration(held_out, energies, surprises(model.F, energies, held_out, usual), usual)
+    evidence = {
+        "energies": {name: model._in_units(coded[name], part).tolist() for name, part in parts.items()},
+        "surprises": {name: values.tolist() for name, values in odd.items()},
+    }
+    return replace(model, calibration=calibration, evidence=evidence)
 
 
 def _card(

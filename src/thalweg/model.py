@@ -27,10 +27,12 @@ from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, S
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows that training never saw, and their energies in codes."""
+    """Rows that training never saw, their energies in codes and how odd they are, in terms of what is `usual`."""
 
     rows: Rows
     energies: np.ndarray
+    surprises: np.ndarray
+    usual: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Model:
         return self._energies(self._encode(rows)[1])
 
     def score(self, rows: Any, alpha: float = 0.01) -> Scores:
-        """How anomalous each row is: energy, conformal p-value, and a flag at the false-alarm rate `alpha`."""
+        """How anomalous each row is: energy, surprise, its conformal p-value, a flag at false-alarm rate `alpha`."""
         _, encoded = self._encode(rows)
         scoring.check_alpha(alpha, len(self.calibration.energies))
-        p_values = scoring.p_values(
-            self._code_energies, encoded, self.calibration.rows, self.calibration.energies
-        )
-        return Scores(self._energies(encoded), p_values, p_values <= alpha, alpha)
+        energies = self._code_energies(encoded)
+        surprise = scoring.surprises(self.F, energies, encoded, self.calibration.usual)
+        p_values = scoring.p_values(surprise, encoded, self._surprises, self.calibration)
+        return Scores(self._in_units(energies, encoded), surprise, p_values, p_values <= alpha, alpha)
 
     def compare(self, a: Any, b: Any) -> np.ndarray:
         r"""\(\log p(a_i)/p(b_i) = F(b_i) - F(a_i)\) for each pair of rows, in nats; no partition function needed."""
@@ -187,17 +189,21 @@ class Model:
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""
-        energies = self._code_energies(rows)
-        return (
-            energies + self.schema.log_units(rows.observed)
-            if isinstance(self.F, AbstractDensity)
-            else energies
-        )
+        return self._in_units(self._code_energies(rows), rows)
+
+    def _in_units(self, energies: np.ndarray, rows: Rows) -> np.ndarray:
+        """Energies in codes as energies in the user's units."""
+        is_density = isinstance(self.F, AbstractDensity)
+        return energies + self.schema.log_units(rows.observed) if is_density else energies
 
     def _code_energies(self, rows: Rows) -> np.ndarray:
         """Energies in codes; a category never seen costs what the rule of succession says, log(n + 1)."""
         surprise = np.log(self.schema.rows + 1.0)
         return measuring.energies(self.F, rows, self._candidates, self._start) + surprise * rows.unseen
+
+    def _surprises(self, rows: Rows) -> np.ndarray:
+        """How odd rows are, as `score` sees it."""
+        return scoring.surprises(self.F, self._code_energies(rows), rows, self.calibration.usual)
 
     def _candidates(self, index: int) -> np.ndarray:
         return self.schema.candidates(index)

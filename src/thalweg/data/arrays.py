@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 
-from thalweg.data.dataset import mark_nameless
+from thalweg.data.dataset import mark_nameless, mark_pixels
 from thalweg.data.reading import reading
 from thalweg.data.sniff import LARGEST_BYTES, check_file
 from thalweg.data.text import clean_table
@@ -43,7 +43,7 @@ def table_of(array: np.ndarray, where: str) -> tuple[pa.Table, tuple[int, ...]]:
     )
     with reading(where, "give numbers, text or dates"):
         table = pa.table([_column(cells[:, i]) for i in range(cells.shape[1])], names=names)
-    return mark_nameless(table), tuple(grid)
+    return mark_nameless(mark_pixels(table, tuple(grid))), tuple(grid)
 
 
 def read_npy(path: Path) -> np.ndarray:

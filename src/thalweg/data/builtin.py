@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from thalweg.data.dataset import Dataset
+from thalweg.data.dataset import Dataset, mark_pixels
 
 _TOYS = ("two_moons", "rings", "pinwheel", "eight_gaussians", "grid_25", "checkerboard", "banana", "funnel")
 NAMES = ("digits", "wine", "breast_cancer", "diabetes", *_TOYS)
@@ -26,7 +26,7 @@ def _digits() -> Dataset:
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
     columns = {name: pixels[:, i] for i, name in enumerate(names)}
     table = pa.table({**columns, "label": digits.target.astype(np.int64)})
-    return Dataset(table, "digits", (8, 8), kinds={"label": "categorical"})
+    return Dataset(mark_pixels(table, (8, 8)), "digits", (8, 8), kinds={"label": "categorical"})
 
 
 def _table(name: str) -> Dataset:

@@ -1,5 +1,6 @@
 """A loaded data set: an Arrow table that remembers what it was, so that answers come back in kind."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 _POSITIONAL = b"thalweg.nameless"
+_PIXEL = b"thalweg.pixel"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,28 @@ def mark_nameless(table: pa.Table) -> pa.Table:
 def is_nameless(table: pa.Table) -> bool:
     """Whether the names were made up, and no column was added or left out by name since."""
     return (table.schema.metadata or {}).get(_POSITIONAL) == str(table.num_columns).encode()
+
+
+def mark_pixels(table: pa.Table, grid: tuple[int, ...]) -> pa.Table:
+    """The table with a note on each of its first `prod(grid)` columns, so that parts of it are images too."""
+    fields = list(table.schema)
+    for place in range(math.prod(grid) if grid else 0):
+        note = {_PIXEL: f"{place}/{'x'.join(map(str, grid))}"}
+        fields[place] = fields[place].with_metadata({**(fields[place].metadata or {}), **note})
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, table.schema.metadata))
+
+
+def grid_of(table: pa.Table) -> tuple[int, ...]:
+    """The shape of the image whose pixels, all of them and in order, are the first columns; () where there is none."""
+    notes = [(field.metadata or {}).get(_PIXEL, b"").decode() for field in table.schema]
+    place, _, shape = notes[0].partition("/")
+    sizes = shape.split("x")
+    if place != "0" or not all(size.isascii() and size.isdigit() for size in sizes):
+        return ()
+    grid = tuple(map(int, sizes))
+    count = math.prod(grid)
+    whole = notes[:count] == [f"{i}/{shape}" for i in range(min(count, len(notes) + 1))]
+    return grid if whole else ()
 
 
 def _to_pandas(table: pa.Table, source: Any) -> Any:

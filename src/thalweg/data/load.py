@@ -15,7 +15,7 @@ from thalweg.data import builtin
 from thalweg.data.arrays import add_labels, read_idx, read_npy, read_npz, table_of
 from thalweg.data.columnar import check_table, read_columnar
 from thalweg.data.csvfile import read_csv
-from thalweg.data.dataset import Dataset
+from thalweg.data.dataset import Dataset, grid_of
 from thalweg.data.images import read_images
 from thalweg.data.reading import reading
 from thalweg.data.sniff import FORMATS, format_of
@@ -137,7 +137,8 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
         case "idx":
             return _arrays(*read_idx(path), path)
         case columnar:
-            return Dataset(read_columnar(path, columnar), path.stem, path=str(path))
+            table = read_columnar(path, columnar)
+            return Dataset(table, path.stem, grid_of(table), path=str(path))
 
 
 def _typed_table(table: pa.Table, kinds: Mapping[str, str], where: str) -> pa.Table:
@@ -184,6 +185,6 @@ def _frame(source: Any) -> Dataset:
     if not table.num_rows:
         raise DataError(f"{where} has no rows: there is nothing to learn from or to ask about")
     kind = native if native in ("pandas", "polars") else "arrow"
-    return Dataset(
-        check_table(table, where), "table", native=kind, source=None if kind == "arrow" else frame.to_native()
-    )
+    table = check_table(table, where)
+    native_source = None if kind == "arrow" else frame.to_native()
+    return Dataset(table, "table", grid_of(table), native=kind, source=native_source)

@@ -51,12 +51,20 @@ class Schema:
                 f"{dataset.where} has {len(dataset)} row, which does not show what varies: an energy is "
                 "learned from at least 2 rows"
             )
-        columns = tuple(
-            infer_column(
-                name, column, decided=dataset.kinds.get(name), target=name == target, where=dataset.where
-            )
-            for name, column in zip(names, dataset.table.columns, strict=True)
-        )
+
+        def column_as(name: str, decided: str | None) -> ColumnSchema:
+            column = dataset.table.column(name)
+            return infer_column(name, column, decided=decided, target=name == target, where=dataset.where)
+
+        found = {name: column_as(name, dataset.kinds.get(name)) for name in names}
+        pixels = names[: math.prod(dataset.grid)] if dataset.grid else []
+        kinds = {found[name].kind for name in pixels}
+        shared = next((kind for kind in ("continuous", "integer") if kind in kinds), None)
+        for name in pixels:
+            # A pixel at the edge of an image of many grey levels may have shown two of them.
+            if shared and found[name].kind == "binary" and name not in dataset.kinds:
+                found[name] = column_as(name, shared)
+        columns = tuple(found.values())
         _check_something_varies(columns, target, dataset.where)
         return cls(columns, len(dataset), tuple(int(size) for size in dataset.grid), target)
 

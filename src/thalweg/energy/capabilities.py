@@ -21,6 +21,14 @@ class AbstractMarginal(AbstractEnergy):
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
 
 
+class AbstractSmoothed(AbstractEnergy):
+    """An energy with a smoother one beside it, of the same rows: it misses detail and forgives nothing unusual."""
+
+    @abstractmethod
+    def smooth(self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None) -> Scalar:
+        """The smoother energy of the observed part."""
+
+
 class AbstractCompletion(AbstractEnergy):
     """An energy with a closed form for the best guess of the missing part."""
 

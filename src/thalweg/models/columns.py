@@ -26,6 +26,16 @@ def mixture(raw: Float[Array, "3 k"], floor: Number) -> tuple[Array, Array, Arra
     return jax.nn.log_softmax(logits), means, jax.nn.softplus(scales) + floor
 
 
+def around(raw: Float[Array, "3 k"], mean: Number, deviation: Number) -> Float[Array, "3 k"]:
+    r"""The parameters of the mixture that lies about `mean` as `raw` does about 0, in units of `deviation`.
+
+    At raw scales of -1, where networks start, each component has half the deviation.
+    """
+    logits, means, scales = raw
+    half = jnp.maximum(deviation / 2, 0.01)
+    return jnp.stack([logits, mean + deviation * means, scales + 1 + jnp.log(jnp.expm1(half))])
+
+
 def real_log_prob(raw: Float[Array, "3 k"], y: Float[Array, ""]) -> Float[Array, ""]:
     """Log density at a standardised value, in nats."""
     log_weights, means, scales = mixture(raw, REAL_FLOOR)

@@ -137,13 +137,13 @@ def _layout(columns: tuple[Column, ...], scale: str) -> Layout:
         position=position,
         numeric=numeric,
         center=np.where(numeric, [column.center for column in columns], 0.0).astype(np.float32),
-        factor=np.where(numeric, _factors(columns, scale), 1.0).astype(np.float32),
+        factor=np.where(numeric, factors(columns, scale), 1.0).astype(np.float32),
         categories=categories,
         blocks=blocks,
     )
 
 
-def _factors(columns: tuple[Column, ...], scale: str) -> np.ndarray:
+def factors(columns: tuple[Column, ...], scale: str) -> np.ndarray:
     """What a code's distance from its centre is multiplied by."""
     unit = np.array([column.unit for column in columns], np.float64)
     spread = np.array([column.spread for column in columns], np.float64)

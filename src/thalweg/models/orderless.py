@@ -6,6 +6,9 @@ r"""`orderless`: an order-agnostic neural autoregressive density over the column
 One network predicts every column from any subset of the others, so it answers every conditional; an ordering
 \(\sigma\) makes it a normalised density, and the energy is that of a mixture of \(M\) fixed orderings.
 
+The network does not begin from nothing: a mixture of factor analysers, fitted first, says for any known part where
+each other column should be and how sure that is (`factors.py`), and the network corrects this.
+
 Uria, Murray & Larochelle (2014), *A deep and tractable density estimator*; Larochelle & Murray (2011), *The neural
 autoregressive distribution estimator*; Uria, Murray & Larochelle (2013), *RNADE*.
 """
@@ -28,12 +31,14 @@ from thalweg.energy.capabilities import (
     AbstractConditionalSampler,
     AbstractMarginal,
     AbstractMasked,
+    AbstractSmoothed,
 )
 from thalweg.energy.spaces import Record
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import OrderAgnostic
 from thalweg.learning.run import Fit
-from thalweg.models import columns
+from thalweg.models import columns, factors
+from thalweg.models.factors import Belief, FactorMixture
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.nn.mlp import Trunk, linear_weights
 
@@ -45,15 +50,20 @@ class Orderless(
     AbstractConditionalSampler,
     AbstractColumnConditional,
     AbstractMasked,
+    AbstractSmoothed,
 ):
     r"""A mixture of \(M\) orderings of one order-agnostic autoregressive network, normalised, in nats.
 
     The first layer is a sum over the known columns, \(a = b + \sum_{d \in o} (m_d + u_d v_d)\) with \(u_d\) the
     squashed number, or \(a = b + \sum_{d \in o} (m_d + e_{d, y_d})\) for a category: going along an ordering adds
-    one term a step (Larochelle & Murray 2011).
+    one term a step (Larochelle & Murray 2011). To it comes \(\sum_k p(k \mid y_o)\, c_k\) of the mixture, which also
+    is what the head starts from: the logistic components of a number lie around its mean given \(y_o\), in units of
+    its deviation given \(y_o\), and to the logits of a category comes its log probability.
     """
 
     space: Record
+    mixture: FactorMixture
+    component: Float[Array, "k h"]
     mask: Float[Array, "d h"]
     slope: Float[Array, "n h"]
     level: Float[Array, "l h"]
@@ -68,6 +78,7 @@ class Orderless(
     def __init__(
         self,
         space: Record,
+        mixture: FactorMixture,
         *,
         width: int = 512,
         layers: int = 2,
@@ -77,9 +88,11 @@ class Orderless(
         key: PRNGKeyArray,
     ):
         layout = Layout(space)
-        keys = jax.random.split(key, 7)
+        keys = jax.random.split(key, 8)
         d = len(space.columns)
         self.space = space
+        self.mixture = mixture
+        self.component = linear_weights(keys[7], len(mixture.log_weights), width, fan_in=d)
         self.mask = linear_weights(keys[0], d, width, fan_in=2 * d)
         self.slope = linear_weights(keys[1], layout.numbers, width, fan_in=d)
         self.level = linear_weights(keys[2], layout.levels, width, fan_in=d)
@@ -101,8 +114,13 @@ class Orderless(
 
     # --- the network ------------------------------------------------------------------------------------------
 
-    def _inputs(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h"]:
-        """The first pre-activation from all known columns at once."""
+    @property
+    def _context(self) -> FactorMixture:
+        """The mixture, which training the network leaves as it is."""
+        return jax.lax.stop_gradient(self.mixture)
+
+    def _first(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h"]:
+        """The part of the first pre-activation that all known columns add up to."""
         layout = Layout(self.space)
         known = observed.astype(jnp.float32)
         numbers, cats = layout.number_index, layout.category_index
@@ -131,8 +149,40 @@ class Orderless(
             term = term + jnp.where(layout.is_number[d], 0.0, 1.0) * row
         return term
 
+    def _hidden(self, a: Float[Array, "h"], belief: Belief, *, key=None) -> Float[Array, "h"]:
+        told = belief.responsibilities @ self.component if Layout(self.space).is_image else 0.0
+        return self.trunk(a + told, key=key)
+
+    def _number(self, h: Float[Array, "h"], belief: Belief, i: Int[Array, ""]) -> Float[Array, "3 k"]:
+        """The mixture's parameters of number `i`."""
+        layout = Layout(self.space)
+        raw = self.number_weight[i] @ h + self.number_bias[i]
+        if not layout.is_image:
+            return raw
+        moment = self._context.moment(belief, layout.number_coordinate[i])
+        return layout.expected(raw, *moment, i)
+
+    def _numbers(self, h: Float[Array, "h"], belief: Belief) -> Float[Array, "n 3 k"]:
+        """The mixtures' parameters of all numbers."""
+        layout = Layout(self.space)
+        raw = self.number_weight @ h + self.number_bias
+        if not layout.is_image:
+            return raw
+        moments = (m[layout.number_coordinate] for m in self._context.moments(belief))
+        return jax.vmap(layout.expected)(raw, *moments, jnp.arange(layout.numbers))
+
+    def _category(self, h: Float[Array, "h"], i: Int[Array, ""]) -> Float[Array, "s"]:
+        """The logits of category `i`, -inf beyond its levels."""
+        logits = self.category_weight[i] @ h + self.category_bias[i]
+        return jnp.where(Layout(self.space).exists[i], logits, -jnp.inf)
+
+    def _categories(self, h: Float[Array, "h"]) -> Float[Array, "c s"]:
+        """The logits of all categories."""
+        logits = self.category_weight @ h + self.category_bias
+        return jnp.where(Layout(self.space).exists, logits, -jnp.inf)
+
     def _column_log_probs(
-        self, h: Float[Array, "h"], d: Int[Array, ""], values: Float[Array, "v"]
+        self, h: Float[Array, "h"], belief: Belief, d: Int[Array, ""], values: Float[Array, "v"]
     ) -> Float[Array, "v"]:
         """log p(y_d = v) for each of `values`, from the last hidden layer."""
         layout = Layout(self.space)
@@ -140,46 +190,46 @@ class Orderless(
         out = jnp.zeros(values.shape)
         if layout.numbers:
             i = jnp.clip(slot, 0, layout.numbers - 1)
-            raw = self.number_weight[i] @ h + self.number_bias[i]
+            raw = self._number(h, belief, i)
             out = jax.vmap(lambda v: layout.number_log_prob(raw, v, i))(values)
         if layout.categories:
             i = jnp.clip(slot, 0, layout.categories - 1)
-            logits = jnp.where(
-                layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf
-            )
             codes = jnp.clip(values.astype(jnp.int32), 0, layout.widest - 1)
-            out = jnp.where(layout.is_number[d], out, jax.nn.log_softmax(logits)[codes])
+            log_probs = jax.nn.log_softmax(self._category(h, i))
+            out = jnp.where(layout.is_number[d], out, log_probs[codes])
         return out
 
     # --- densities --------------------------------------------------------------------------------------------
 
     def masked_log_probs(self, y, observed, x=None, *, key=None):
         layout = Layout(self.space)
-        h = self.trunk(self._inputs(y, observed), key=key)
+        belief = self._context.belief(y, observed)
+        h = self._hidden(self._first(y, observed), belief, key=key)
         out = jnp.zeros(self.space.shape)
         if layout.numbers:
-            raw = self.number_weight @ h + self.number_bias
             index = layout.number_index
+            raw = self._numbers(h, belief)
             out = out.at[index].set(
                 jax.vmap(layout.number_log_prob)(raw, y[index], jnp.arange(layout.numbers))
             )
         if layout.categories:
             index = layout.category_index
-            logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
             codes = jnp.where(jnp.isnan(y[index]), 0, y[index]).astype(jnp.int32)
-            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), codes[:, None], axis=1)[:, 0]
-            out = out.at[index].set(chosen)
+            log_probs = jax.nn.log_softmax(self._categories(h))
+            out = out.at[index].set(jnp.take_along_axis(log_probs, codes[:, None], axis=1)[:, 0])
         return out
 
     def _ordered_log_prob(self, order, y, observed):
         """log p of the known cells along one ordering, the missing ones passed over."""
 
-        def step(a, d):
-            log_prob = self._column_log_probs(self.trunk(a), d, y[d][None])[0]
-            a = a + jnp.where(observed[d], self._term(y[d], d), 0.0)
-            return a, jnp.where(observed[d], log_prob, 0.0)
+        def step(state, d):
+            a, belief = state
+            log_prob = self._column_log_probs(self._hidden(a, belief), belief, d, y[d][None])[0]
+            grown = a + self._term(y[d], d), self._context.update(belief, d, y[d])
+            state = jax.tree.map(lambda new, old: jnp.where(observed[d], new, old), grown, state)
+            return state, jnp.where(observed[d], log_prob, 0.0)
 
-        _, log_probs = jax.lax.scan(step, self.bias, order)
+        _, log_probs = jax.lax.scan(step, (self.bias, self._context.prior), order)
         return jnp.sum(log_probs)
 
     def marginal(self, y, observed, x=None):
@@ -189,6 +239,9 @@ class Orderless(
 
     def log_prob(self, y, x=None):
         return -self.marginal(y, jnp.ones(self.space.shape, bool))
+
+    def smooth(self, y, observed, x=None):
+        return self._context.energy(y, observed)
 
     # --- answers ----------------------------------------------------------------------------------------------
 
@@ -201,55 +254,54 @@ class Orderless(
         y = jnp.where(observed, y, 0.0)
 
         def step(carry, inputs):
-            a, y = carry
+            a, belief, y = carry
             d, k = inputs
-            drawn = self._draw(self.trunk(a), d, k)
-            value = jnp.where(observed[d], y[d], drawn)
-            a = a + jnp.where(observed[d], 0.0, self._term(value, d))
-            return (a, y.at[d].set(value)), None
+            value = jnp.where(observed[d], y[d], self._draw(self._hidden(a, belief), belief, d, k))
+            grown = a + self._term(value, d), self._context.update(belief, d, value)
+            a, belief = jax.tree.map(lambda new, old: jnp.where(observed[d], old, new), grown, (a, belief))
+            return (a, belief, y.at[d].set(value)), None
 
         keys = jax.random.split(draw_key, len(order))
-        (_, y), _ = jax.lax.scan(step, (self._inputs(y, observed), y), (order, keys))
+        start = self._first(y, observed), self._context.belief(y, observed), y
+        (_, _, y), _ = jax.lax.scan(step, start, (order, keys))
         return y
 
-    def _draw(self, h, d, key):
+    def _draw(self, h, belief, d, key):
         layout = Layout(self.space)
         slot = layout.slot[d]
         out = jnp.float32(0.0)
         if layout.numbers:
             i = jnp.clip(slot, 0, layout.numbers - 1)
-            raw = self.number_weight[i] @ h + self.number_bias[i]
-            u = columns.mixture_draw(raw, layout.floor[i], key=key)
+            u = columns.mixture_draw(self._number(h, belief, i), layout.floor[i], key=key)
             value = layout.center[i] + layout.spread[i] * u
             count = jnp.clip(jnp.round(value), 0, layout.size[i] - 1)
             out = jnp.where(layout.size[i] > 0, count, value)
         if layout.categories:
             i = jnp.clip(slot, 0, layout.categories - 1)
-            logits = jnp.where(
-                layout.exists[i], self.category_weight[i] @ h + self.category_bias[i], -jnp.inf
-            )
-            category = jax.random.categorical(key, logits).astype(jnp.float32)
+            category = jax.random.categorical(key, self._category(h, i)).astype(jnp.float32)
             out = jnp.where(layout.is_number[d], out, category)
         return out
 
     def complete(self, y, observed, x=None):
         layout = Layout(self.space)
         y = jnp.where(observed, y, 0.0)
-        h = self.trunk(self._inputs(y, observed))
+        belief = self._context.belief(y, observed)
+        h = self._hidden(self._first(y, observed), belief)
         guess = y
         if layout.numbers:
-            raw = self.number_weight @ h + self.number_bias
-            means = jax.vmap(layout.number_mean)(raw, jnp.arange(layout.numbers))
+            means = jax.vmap(layout.number_mean)(self._numbers(h, belief), jnp.arange(layout.numbers))
             guess = guess.at[layout.number_index].set(means)
         if layout.categories:
-            logits = jnp.where(layout.exists, self.category_weight @ h + self.category_bias, -jnp.inf)
-            guess = guess.at[layout.category_index].set(jnp.argmax(logits, axis=1).astype(jnp.float32))
+            best = jnp.argmax(self._categories(h), axis=1).astype(jnp.float32)
+            guess = guess.at[layout.category_index].set(best)
         return jnp.where(observed, y, guess)
 
     def column_energies(self, y, index, values, observed, x=None):
         others = observed & (jnp.arange(len(self.space.columns)) != index)
-        h = self.trunk(self._inputs(jnp.where(others, y, 0.0), others))
-        return -self._column_log_probs(h, index, values)
+        y = jnp.where(others, y, 0.0)
+        belief = self._context.belief(y, others)
+        h = self._hidden(self._first(y, others), belief)
+        return -self._column_log_probs(h, belief, index, values)
 
 
 def squash(u: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -275,11 +327,22 @@ class Layout:
         slot[number], slot[category] = np.arange(len(number)), np.arange(len(category))
         self.slot = jnp.asarray(slot)
         self.is_number = jnp.asarray(np.array([c.kind != "categorical" for c in cols]))
+        self.is_image = any(c.pixel for c in cols)
+        self.pixel = np.array([cols[i].pixel for i in number], bool)
+        coordinates = factors.layout_of(cols)
+        self.number_coordinate = jnp.asarray(coordinates.slot[number].astype(np.int32))
+        self.coordinate_spread = jnp.asarray(coordinates.spread[coordinates.slot[number]])
         self.center = jnp.array([cols[i].center for i in number], jnp.float32)
         self.spread = jnp.array([cols[i].spread for i in number], jnp.float32)
         self.size = jnp.array([cols[i].size for i in number], jnp.float32)
         integer = self.size > 0
         self.floor = jnp.where(integer, columns.INTEGER_FLOOR / self.spread, columns.REAL_FLOOR)
+
+    def expected(self, raw, mean, deviation, i):
+        """The parameters of number `i` about what the mixture expects there, where it is a pixel."""
+        unit = self.coordinate_spread[i]
+        moved = columns.around(raw, mean / unit, deviation / unit)
+        return moved if self.pixel.all() else jnp.where(jnp.asarray(self.pixel)[i], moved, raw)
 
     def number_log_prob(self, raw, y, i):
         """log p of a number in its codes: a mass for integers, a density for real columns."""
@@ -315,24 +378,30 @@ class Settings:
     width: int = setting(512, "units of each hidden layer")
     layers: int = setting(2, "hidden layers")
     components: int = setting(5, "logistic components of each number column")
+    context: int = setting(
+        30, "components of the mixture that smooths, and tells an image's network what to expect"
+    )
+    factors: int = setting(6, "factors of each of them")
     orderings: int = setting(4, "orderings in the mixture that is the energy")
     dropout: float = setting(0.3, "share of hidden units dropped in training")
     learning_rate: float = setting(2e-3, "largest step of Adam")
     weight_decay: float = setting(1e-2, "decoupled weight decay")
-    steps: int = setting(3000, "training steps at most")
+    steps: int = setting(0, "training steps at most; 0: 3,000, or 1,000 for images, or ten epochs if more")
     batch: int = setting(128, "rows a step")
-    patience: int = setting(8, "measurements without a lower held-out loss before stopping")
+    patience: int = setting(10, "measurements without a lower held-out loss before stopping")
 
 
 def skeleton(space: Record, settings: Settings) -> Orderless:
-    return build(space, settings, key=jax.random.key(0))
+    mixture = factors.empty(space, settings.context, settings.factors)
+    return build(space, mixture, settings, key=jax.random.key(0))
 
 
 @eqx.filter_jit
-def build(space: Record, settings: Settings, *, key: PRNGKeyArray) -> Orderless:
+def build(space: Record, mixture: FactorMixture, settings: Settings, *, key: PRNGKeyArray) -> Orderless:
     """A network with random weights; one compiled program instead of a dozen small ones."""
     return Orderless(
         space,
+        mixture,
         width=settings.width,
         layers=settings.layers,
         components=settings.components,
@@ -343,13 +412,16 @@ def build(space: Record, settings: Settings, *, key: PRNGKeyArray) -> Orderless:
 
 
 def train(problem: Problem) -> Fit:
+    """The mixture by EM, then the network around it."""
     settings = problem.settings
-    init_key, fit_key = jax.random.split(problem.key)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
-    )
+    init_key, fit_key, mixture_key = jax.random.split(problem.key, 3)
+    mixture = factors.empty(problem.space, settings.context, settings.factors)
+    mixture = factors.fit(mixture, problem.rows, key=mixture_key)
+    steps = settings.steps or _default_steps(problem)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, min(100, steps // 10), steps)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=settings.weight_decay)
+        optax.clip_by_global_norm(10.0),
+        optax.adamw(schedule, weight_decay=settings.weight_decay, mask=_learned),
     )
     validation = None
     if len(problem.validation):
@@ -360,19 +432,31 @@ def train(problem: Problem) -> Fit:
             np.repeat(problem.validation.observed, repeats, axis=0),
         )
     return fit(
-        build(problem.space, settings, key=init_key),
+        build(problem.space, mixture, settings, key=init_key),
         (problem.rows.values, problem.rows.observed),
         OrderAgnostic(),
         optimiser=optimiser,
-        steps=settings.steps,
+        steps=steps,
         batch=settings.batch,
         held_out=validation,
-        measure_every=max(1, settings.steps // 60),
+        measure_every=max(1, steps // 40),
         patience=settings.patience if validation is not None else None,
         averaging=0.99,
         key=fit_key,
         run=problem.run,
     )
+
+
+def _default_steps(problem: Problem) -> int:
+    """An image's network starts from what the mixture expects and is there sooner."""
+    least = 1000 if Layout(problem.space).is_image else 3000
+    return max(least, math.ceil(10 * len(problem.rows) / problem.settings.batch))
+
+
+def _learned(energy: Orderless) -> Orderless:
+    """True for every array but those of the mixture: what weight decay may shrink."""
+    learned = jax.tree.map(lambda _: True, energy)
+    return eqx.tree_at(lambda e: e.mixture, learned, jax.tree.map(lambda _: False, energy.mixture))
 
 
 ORDERLESS = Recipe(

@@ -107,6 +107,8 @@ def calibration_kinds(rows: int, columns: int) -> dict[str, Kind]:
         "calibration/observed": Kind("BOOL", (rows, columns)),
         "calibration/unseen": Kind("I64", (rows,)),
         "calibration/energies": Kind("F64", (rows,)),
+        "calibration/surprises": Kind("F64", (rows,)),
+        "calibration/usual": Kind("F64", (2, 2)),
     }
 
 
@@ -117,16 +119,18 @@ def calibration_arrays(calibration: Calibration) -> dict[str, np.ndarray]:
         "calibration/observed": np.asarray(rows.observed, bool),
         "calibration/unseen": np.asarray(rows.unseen, np.int64),
         "calibration/energies": np.asarray(calibration.energies, np.float64),
+        "calibration/surprises": np.asarray(calibration.surprises, np.float64),
+        "calibration/usual": np.asarray(calibration.usual, np.float64),
     }
 
 
 def to_calibration(arrays: Mapping[str, np.ndarray]) -> Calibration:
-    values, observed, unseen, energies = (
-        arrays[f"calibration/{name}"] for name in ("values", "observed", "unseen", "energies")
-    )
-    if not np.isfinite(values).all() or np.isnan(energies).any() or (unseen < 0).any():
+    names = ("values", "observed", "unseen", "energies", "surprises", "usual")
+    values, observed, unseen, energies, surprises, usual = (arrays[f"calibration/{name}"] for name in names)
+    numbers = np.concatenate([energies, surprises, usual.ravel()])
+    if not np.isfinite(values).all() or np.isnan(numbers).any() or (unseen < 0).any():
         raise ModelDirectoryError("the calibration rows hold NaN, infinities or negative counts")
-    return Calibration(Rows(values, observed, unseen), energies)
+    return Calibration(Rows(values, observed, unseen), energies, surprises, usual)
 
 
 def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,15 +9,17 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Scores:
-    """Energies (n,), conformal p-values (n,), and which of them are at most `alpha`."""
+    """Energies (n,), how odd the rows are (n,), conformal p-values of that (n,), and which are at most `alpha`."""
 
     energy: np.ndarray
+    surprise: np.ndarray
     p_value: np.ndarray
     flag: np.ndarray
     alpha: float
 
     def to_table(self) -> pa.Table:
-        return pa.table({"energy": self.energy, "p_value": self.p_value, "flag": self.flag})
+        columns = {name: getattr(self, name) for name in ("energy", "surprise", "p_value", "flag")}
+        return pa.table(columns)
 
 
 @dataclass(frozen=True)

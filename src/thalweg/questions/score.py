@@ -2,41 +2,95 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Protocol
 
+import equinox as eqx
+import jax
 import numpy as np
+from jaxtyping import Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.capabilities import AbstractSmoothed
 from thalweg.errors import DataWarning, SettingsError
 from thalweg.evaluate.calibration import conformal_p_values
+from thalweg.questions.batches import in_batches
 
 #: Patterns of missing cells that are each calibrated by themselves.
 PATTERNS = 32
 
 
 def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractSmoothed):
+        return "exact: F and the smoother energy beside it, and a split conformal p-value"
     return "exact: F, and a split conformal p-value"
 
 
+def surprises(
+    F: AbstractEnergy, energies: np.ndarray, rows: Rows, usual: Float[np.ndarray, "2 2"]
+) -> Float[np.ndarray, "n"]:
+    r"""How odd each row is: \(F\), given as `energies`; or \(\max_j (F_j - m_j)/s_j\) of F and the smoother energy.
+
+    A likelihood is the sum of what many columns say, and a row may have a high one because it is simple and not
+    because it is usual (Nalisnick, Matsukawa, Teh, Gorur & Lakshminarayanan 2019; Serrà et al. 2020); a smooth
+    density does not see that a relation is exact. `usual` holds m and s, one line an energy.
+    """
+    if not isinstance(F, AbstractSmoothed):
+        return energies
+    both = np.stack([energies, _smooth(F, rows)])
+    return np.max((both - usual[:, :1]) / usual[:, 1:], axis=0)
+
+
+def usual_energies(F: AbstractEnergy, energies: np.ndarray, rows: Rows) -> Float[np.ndarray, "2 2"]:
+    """The median of F and of the smoother energy among rows, and how far their upper tenth lies above it."""
+    if not isinstance(F, AbstractSmoothed) or not len(rows):
+        return np.array([[0.0, 1.0], [0.0, 1.0]])
+    both = np.stack([energies, _smooth(F, rows)])
+    middle, high = np.quantile(both, (0.5, 0.9), axis=1)
+    return np.stack([middle, np.maximum(high - middle, 1e-6 * (1 + np.abs(middle)))], axis=1)
+
+
+def _smooth(F: AbstractSmoothed, rows: Rows) -> np.ndarray:
+    return in_batches(lambda y, o: _of_parts(F, y, o), rows.values, rows.observed)
+
+
+@eqx.filter_jit
+def _of_parts(F, y, observed):
+    return jax.vmap(F.smooth)(y, observed)
+
+
+class Calibration(Protocol):
+    """Rows that training never saw, and how odd they are."""
+
+    @property
+    def rows(self) -> Rows: ...
+
+    @property
+    def surprises(self) -> np.ndarray: ...
+
+
 def p_values(
-    energies: Callable[[Rows], np.ndarray], rows: Rows, calibration: Rows, known: np.ndarray
-) -> np.ndarray:
-    """The conformal p-value of each row; `known` are the energies of the calibration rows.
+    own: Float[np.ndarray, "n"],
+    rows: Rows,
+    surprise: Callable[[Rows], np.ndarray],
+    calibration: Calibration,
+) -> Float[np.ndarray, "n"]:
+    """The conformal p-value of each row; `own` is how odd it is, `surprise` says that of any rows.
 
     A row with missing cells is compared with the calibration rows as they look with the same cells missing; so it
     stays valid for a column that is absent altogether. Beyond the `PATTERNS` most frequent patterns, rows are
     compared with the calibration rows as they are.
     """
-    own = energies(rows)
-    out = conformal_p_values(own, known)
+    out = conformal_p_values(own, calibration.surprises)
     if rows.complete.all():
         return out
+    known = calibration.rows
     patterns, which, counts = np.unique(rows.observed, axis=0, return_inverse=True, return_counts=True)
     for number in np.argsort(-counts)[:PATTERNS]:
         mask, here = patterns[number], which.reshape(-1) == number
         if not mask.all():
-            hidden = Rows(calibration.values, calibration.observed & mask, calibration.unseen)
-            out[here] = conformal_p_values(own[here], energies(hidden))
+            hidden = Rows(known.values, known.observed & mask, known.unseen)
+            out[here] = conformal_p_values(own[here], surprise(hidden))
     return out
 
 

@@ -5,13 +5,13 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 
-def p_values(energies: ArrayLike, calibration: ArrayLike) -> Float[np.ndarray, "n"]:
-    r"""Split conformal p-values \((1 + \#\{c_i \ge F\}) / (m + 1)\) against `m` sorted held-out energies.
+def p_values(surprises: ArrayLike, calibration: ArrayLike) -> Float[np.ndarray, "n"]:
+    r"""Split conformal p-values \((1 + \#\{c_i \ge s\}) / (m + 1)\) against `m` sorted held-out surprises.
 
     Vovk, Gammerman & Shafer (2005), *Algorithmic learning in a random world*.
     """
     calibration = np.asarray(calibration)
-    above = len(calibration) - np.searchsorted(calibration, np.asarray(energies), side="left")
+    above = len(calibration) - np.searchsorted(calibration, np.asarray(surprises), side="left")
     return (1 + above) / (len(calibration) + 1)
 
 

@@ -163,7 +163,7 @@ def _gap_reading(medians: Mapping[str, float]) -> str:
 
 def calibration(model: Any, look: Look | None, look_p: Any) -> Section | LeftOut:
     """The share of rows flagged against the rate asked for."""
-    sets = model.evidence.get("energies", {})
+    sets = model.evidence.get("surprises", {})
     held_out = np.sort(np.asarray(sets.get("held-out", ()), float))
     if len(held_out) < 20:
         return LeftOut(
