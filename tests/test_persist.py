@@ -82,7 +82,9 @@ def make(recipe: str = "gmm", seed: int = 0, **settings) -> Model:
         recipe=recipe,
         settings=vars(configured),
         schema=schema,
-        calibration=Calibration(rows[:10], np.linspace(-1, 1, 10) * np.pi),
+        calibration=Calibration(
+            rows[:10], np.linspace(-1, 1, 10) * np.pi, np.linspace(0, 2, 10) * np.e, np.eye(2) + 0.1
+        ),
         card={"data": "people <of> `x`", "seed": seed, "sizes": (1, np.int64(2))},
         history=[{"step": i, "loss": 1 / (i + 1), "held_out": None} for i in range(5000)],
         evidence={"energies": {"train": np.arange(3.0), "noise": [1.5, np.inf]}},
@@ -161,8 +163,9 @@ def test_what_was_saved_comes_back_to_the_bit(tmp_path, recipe, settings):
     for field in ("values", "observed", "unseen"):
         before, after = getattr(model.calibration.rows, field), getattr(back.calibration.rows, field)
         np.testing.assert_array_equal(before, after)
-    np.testing.assert_array_equal(model.calibration.energies, back.calibration.energies)
-    assert back.calibration.energies.dtype == np.float64
+    for name in ("energies", "surprises", "usual"):
+        np.testing.assert_array_equal(getattr(model.calibration, name), getattr(back.calibration, name))
+        assert getattr(back.calibration, name).dtype == np.float64
 
 
 def test_answers_are_the_same(deep, saved_deep):
@@ -204,7 +207,9 @@ def test_saving_what_was_loaded_writes_the_same_bytes(saved, tmp_path):
 
 def test_no_calibration_rows(small, tmp_path):
     empty = small.calibration.rows[:0]
-    model = Model(**{**vars(small), "calibration": Calibration(empty, np.zeros(0))})
+    model = Model(
+        **{**vars(small), "calibration": Calibration(empty, np.zeros(0), np.zeros(0), np.ones((2, 2)))}
+    )
     assert len(load(save(model, tmp_path / "model")).calibration.rows) == 0
 
 
@@ -658,6 +663,8 @@ def _without(arrays, name):
         (lambda a: a | {"means": np.full_like(a["means"], np.nan)}, "'means' holds NaN or infinities"),
         (lambda a: a | {"factors": np.full_like(a["factors"], np.inf)}, "'factors' holds NaN or infinities"),
         (lambda a: a | {"calibration/energies": np.full(10, np.nan)}, "calibration rows hold NaN"),
+        (lambda a: a | {"calibration/surprises": np.full(10, np.nan)}, "calibration rows hold NaN"),
+        (lambda a: a | {"calibration/usual": np.full((2, 2), np.nan)}, "calibration rows hold NaN"),
         (lambda a: a | {"calibration/values": a["calibration/values"][1:]}, "calibration/values"),
     ],
 )
@@ -701,7 +708,7 @@ def _overlap(header):
         (lambda h: h | {"__metadata__": {"a": "b"}}, "damaged at array '__metadata__'"),
         (lambda h: h | {"means": h["means"] | {"shape": [-2, 6]}}, "no type and shape"),
         (lambda h: h | {"means": h["means"] | {"shape": [10**18]}}, "does not lie where its shape says"),
-        (lambda h: h | dict.fromkeys(map(str, range(20_000)), EMPTY), r"lists 20,007 arrays: more than"),
+        (lambda h: h | dict.fromkeys(map(str, range(20_000)), EMPTY), r"lists 20,009 arrays: more than"),
         (lambda h: h | dict.fromkeys(map(str, range(200_000)), EMPTY), r"has 1\d,\d+,\d+ bytes: more than"),
     ],
     ids=["gap", "overlap", "list", "metadata", "negative", "huge", "20,000 empty", "200,000 empty"],

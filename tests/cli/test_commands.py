@@ -90,7 +90,7 @@ def test_fit_does_not_replace_a_model(run, folder):
 
 QUESTIONS = {
     "energy m wine.csv": {"energy"},
-    "score m wine.csv --alpha 0.05": {"energy", "p_value", "flag"},
+    "score m wine.csv --alpha 0.05": {"energy", "surprise", "p_value", "flag"},
     "complete m wine.csv": {"alcohol", "hue", "magnesium", "class", "picked"},
     "denoise m wine.csv --noise 0.2": {"alcohol", "hue", "magnesium", "class", "picked"},
     "predict m wine.csv": {"class", "p(cultivar 0)", "p(cultivar 1)", "p(cultivar 2)"},
@@ -170,7 +170,7 @@ def test_answers_go_to_files(suffix, run, folder):
     assert f"178 rows written to scores.{suffix}" in err
     table = thalweg.data.load(folder / f"scores.{suffix}").table
     assert table.num_rows == ROWS
-    assert table.column_names == ["energy", "p_value", "flag"]
+    assert table.column_names == ["energy", "surprise", "p_value", "flag"]
 
 
 def test_pieces_are_numbered_from_the_start(run, monkeypatch):

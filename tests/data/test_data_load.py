@@ -299,3 +299,27 @@ def test_real_data(shared_data):
             rows = schema.encode(load(path).table)
             assert np.isfinite(rows.values).all()
             assert rows.observed.all()
+
+
+def test_a_part_of_a_table_of_images_is_a_table_of_images(tmp_path):
+    table = load("digits").table
+    assert load(table.slice(5, 40).drop_columns(["label"])).grid == (8, 8)
+    assert load(table.take([3, 1, 2])).grid == (8, 8)
+    pq.write_table(table, tmp_path / "digits.parquet")
+    assert load(tmp_path / "digits.parquet").grid == (8, 8)
+    for other in (
+        table.drop_columns(["pixel_3_3"]),
+        table.select(["label", *table.column_names[:64]]),
+        table.select(table.column_names[:8]),
+    ):
+        assert load(other).grid == ()
+
+
+def test_a_pixel_that_showed_two_grey_levels_is_a_number_as_the_others_are():
+    shades = np.arange(8 * 4).reshape(8, 2, 2) % 7
+    shades[:, 0, 0] = np.arange(8) % 2
+    columns = Schema.infer(load(shades)).columns
+    assert {column.kind for column in columns} == {"integer"}
+    asked = Schema.infer(load(shades, kinds={"pixel_0_0": "binary"})).columns
+    assert asked[0].kind == "binary"
+    assert {column.kind for column in Schema.infer(load(shades % 2)).columns} <= {"binary", "constant"}

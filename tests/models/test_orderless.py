@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ from scipy import stats
 from thalweg.energy import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.objective import OrderAgnostic
+from thalweg.models import factors
 from thalweg.models.orderless import ORDERLESS, Orderless, Settings, skeleton
 
 REAL = Column("height", "real", center=2.0, spread=0.5)
@@ -20,6 +22,8 @@ COUNT = Column("children", "integer", size=4, center=1.5, spread=1.1)
 BINARY = Column("smoker", "categorical", size=2)
 COLOUR = Column("colour", "categorical", size=3)
 MIXED = Record((REAL, COUNT, BINARY, COLOUR))
+#: The same columns as parts of an image, where the network starts from what the mixture expects.
+IMAGE = Record(tuple(replace(column, pixel=True) for column in MIXED.columns))
 CELLS = np.array(list(itertools.product(range(4), range(2), range(3))), np.float32)
 
 # Quadrature of the real column: y = 2 + sinh(s) is dense in the middle and reaches far out.
@@ -29,8 +33,11 @@ GRID, WEIGHT = 2 + np.sinh(S), np.cosh(S) * (S[1] - S[0])
 
 def model(space=MIXED, *, orderings=1, seed=0, noise=1.0, orders=None, **settings):
     """A network with random weights, far from what it starts with."""
-    key, noise_key = jax.random.split(jax.random.key(seed))
-    energy = Orderless(space, width=12, layers=2, components=3, orderings=orderings, key=key, **settings)
+    key, noise_key, mixture_key = jax.random.split(jax.random.key(seed), 3)
+    mixture = random_mixture(space, key=mixture_key)
+    energy = Orderless(
+        space, mixture, width=12, layers=2, components=3, orderings=orderings, key=key, **settings
+    )
     parameters, static = eqx.partition(energy, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(parameters)
     keys = jax.random.split(noise_key, len(leaves))
@@ -38,9 +45,31 @@ def model(space=MIXED, *, orderings=1, seed=0, noise=1.0, orders=None, **setting
         a + noise * jax.random.normal(k, a.shape) / math.sqrt(12) for a, k in zip(leaves, keys, strict=True)
     ]
     energy = eqx.combine(jax.tree.unflatten(structure, leaves), static)
+    energy = eqx.tree_at(lambda e: e.mixture, energy, mixture)
     if orders is not None:
         energy = eqx.tree_at(lambda e: e.orders, energy, jnp.asarray(orders, jnp.int32))
     return energy
+
+
+def random_mixture(space, *, key, components=2, dimensions=2):
+    """A mixture that says something, with levels that are probabilities."""
+    mixture = factors.empty(space, components, dimensions)
+    keys = jax.random.split(key, 5)
+    weights, means, loadings, noise = (
+        a + s * jax.random.normal(k, a.shape)
+        for a, s, k in zip(
+            (mixture.log_weights, mixture.means, mixture.loadings, jnp.log(mixture.noise)),
+            (0.5, 1.0, 0.7, 0.5),
+            keys,
+            strict=False,
+        )
+    )
+    levels = jax.random.normal(keys[4], mixture.levels.shape)
+    layout = mixture.layout
+    for first, size in zip(layout.first, layout.sizes, strict=True):
+        block = levels[:, first : first + size]
+        levels = levels.at[:, first : first + size].set(jax.nn.log_softmax(block, axis=1))
+    return factors.FactorMixture(space, jax.nn.log_softmax(weights), means, loadings, jnp.exp(noise), levels)
 
 
 column_energies = eqx.filter_jit(Orderless.column_energies)
@@ -71,9 +100,10 @@ def probabilities(energy):
     return np.exp(np.asarray(log_probs(energy, points().reshape(-1, 4)), float)).reshape(len(CELLS), -1)
 
 
-@pytest.mark.parametrize(("orderings", "seed"), [(1, 0), (1, 1), (3, 0), (3, 1)])
-def test_the_whole_space_has_probability_one(orderings, seed):
-    energy = model(orderings=orderings, seed=seed)
+@pytest.mark.parametrize("space", [MIXED, IMAGE], ids=["table", "image"])
+@pytest.mark.parametrize(("orderings", "seed"), [(1, 0), (1, 1), (3, 0)])
+def test_the_whole_space_has_probability_one(orderings, seed, space):
+    energy = model(space, orderings=orderings, seed=seed)
     density = probabilities(energy) * WEIGHT
     assert density.sum() == pytest.approx(1, abs=2e-3)
     assert density.sum(1).max() < 0.9
@@ -113,9 +143,10 @@ def test_the_marginal_of_everything_is_the_energy_and_of_nothing_is_0():
     assert float(marginals(energy, y[None] * jnp.nan, jnp.zeros(4, bool))[0]) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("space", [MIXED, IMAGE], ids=["table", "image"])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [2, 0, 3, 1]])
-def test_one_masked_pass_a_step_is_the_ordered_pass(order):
-    energy = model(orders=[order])
+def test_one_masked_pass_a_step_is_the_ordered_pass(order, space):
+    energy = model(space, orders=[order])
     y = points()[13, 533]
     total = 0.0
     for i, d in enumerate(order):
@@ -138,9 +169,9 @@ def test_masked_log_probs_are_normalised_and_do_not_read_what_is_hidden():
     assert np.ptp(by_cell[2, ..., 1]) < 1e-6
 
 
-@pytest.mark.parametrize("orderings", [1, 3])
-def test_samples_have_the_probabilities_of_the_density(orderings):
-    energy = model(orderings=orderings)
+@pytest.mark.parametrize(("orderings", "space"), [(1, MIXED), (3, IMAGE)])
+def test_samples_have_the_probabilities_of_the_density(orderings, space):
+    energy = model(space, orderings=orderings)
     keys = jax.random.split(jax.random.key(5), 6000)
     rows = np.asarray(jax.jit(jax.vmap(lambda k: energy.sample(key=k)))(keys))
     density = probabilities(energy) * WEIGHT
@@ -154,9 +185,10 @@ def test_samples_have_the_probabilities_of_the_density(orderings):
     assert stats.kstest(rows[:, 0].astype(float), lambda t: np.interp(t, GRID, cumulative)).pvalue > 1e-4
 
 
-def test_conditional_draws_keep_what_is_known_and_follow_the_ordered_conditional():
+@pytest.mark.parametrize("space", [MIXED, IMAGE], ids=["table", "image"])
+def test_conditional_draws_keep_what_is_known_and_follow_the_ordered_conditional(space):
     """With the known columns first in the ordering, p(rest | known) is the density over its own sum."""
-    energy = model(orders=[[0, 3, 1, 2]])
+    energy = model(space, orders=[[0, 3, 1, 2]])
     index = 550
     y = jnp.array([GRID[index], jnp.nan, jnp.nan, 2.0])
     observed = jnp.array([True, False, False, True])
@@ -170,10 +202,11 @@ def test_conditional_draws_keep_what_is_known_and_follow_the_ordered_conditional
     assert np.sum((counts - expected) ** 2 / np.maximum(expected, 1)) < stats.chi2.ppf(0.9999, 8)
 
 
+@pytest.mark.parametrize("space", [MIXED, IMAGE], ids=["table", "image"])
 @pytest.mark.parametrize("last", [0, 1, 2, 3])
-def test_one_columns_energies_and_best_guess_are_those_of_the_enumerated_conditional(last):
+def test_one_columns_energies_and_best_guess_are_those_of_the_enumerated_conditional(last, space):
     order = [i for i in (2, 0, 3, 1) if i != last] + [last]
-    energy = model(orders=[order], seed=2)
+    energy = model(space, orders=[order], seed=2)
     y = points()[10, 640]
     values = GRID if last == 0 else np.arange(MIXED.columns[last].size)
     rows = jnp.tile(y[None], (len(values), 1)).at[:, last].set(jnp.asarray(values, jnp.float32))
@@ -247,9 +280,10 @@ def test_derivatives_are_finite_for_extreme_cells_and_missing_ones():
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_training_loss_is_the_mean_energy_over_all_orderings():
+@pytest.mark.parametrize("space", [MIXED, IMAGE], ids=["table", "image"])
+def test_the_training_loss_is_the_mean_energy_over_all_orderings(space):
     """Uria, Murray & Larochelle's estimate is unbiased: compared with all 24 orderings, and with missing cells."""
-    energy = model()
+    energy = model(space)
     rows = points()[jnp.array([3, 17]), jnp.array([500, 700])]
     observed = jnp.array([[True] * 4, [True, False, True, True]])
     everything = eqx.tree_at(
@@ -273,11 +307,29 @@ def test_a_network_without_layers_is_refused():
         skeleton(MIXED, Settings(width=12, layers=0))
 
 
+def test_the_mixture_is_not_trained_with_the_network():
+    energy = model(IMAGE)
+    batch = points()[:4, 500], jnp.ones((4, 4), bool)
+    gradient = eqx.filter_grad(lambda e: OrderAgnostic()(e, batch, None, key=jax.random.key(0))[0])(energy)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient.mixture))
+    assert all(
+        np.any(leaf)
+        for leaf in (gradient.component, gradient.trunk, gradient.number_weight)
+        for leaf in jax.tree.leaves(leaf)
+    )
+
+
+def test_the_smoother_energy_is_that_of_the_mixture():
+    energy = model(IMAGE)
+    y, observed = points()[5, 480], jnp.array([True, False, True, True])
+    assert float(energy.smooth(y, observed)) == float(energy.mixture.energy(y, observed))
+
+
 # --- the recipe ---------------------------------------------------------------------------------------------------
 
 
 def test_a_skeleton_has_the_shapes_of_what_is_trained():
-    settings = Settings(width=12, layers=2, components=3, orderings=3)
+    settings = Settings(width=12, layers=2, components=3, orderings=3, context=2, factors=2)
     made = jax.eval_shape(lambda: skeleton(MIXED, settings))
     real = model(orderings=3)
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, real)

@@ -12,6 +12,7 @@ import pytest
 from thalweg.energy import Column, Record
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import OrderAgnostic
+from thalweg.models import factors
 from thalweg.models.orderless import Orderless
 
 FOUR = Record(tuple(Column(name, "categorical", size=2) for name in "abcd"))
@@ -30,7 +31,9 @@ def trained(observed_share, *, n=4000):
     p, random = joint(), np.random.default_rng(3)
     values = STATES[random.choice(16, n, p=p)]
     observed = random.random(values.shape) < observed_share
-    energy = Orderless(FOUR, width=32, layers=2, components=2, orderings=4, key=jax.random.key(0))
+    energy = Orderless(
+        FOUR, factors.empty(FOUR, 2, 2), width=32, layers=2, components=2, orderings=4, key=jax.random.key(0)
+    )
     optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
     result = fit(
         energy,

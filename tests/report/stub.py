@@ -118,7 +118,8 @@ class StubModel:
             low, high = codes.min(axis=0), codes.max(axis=0)
             noise = rng.uniform(low, high, (400, len(low)))
             sets = {"train": codes[train], "held-out": codes[held_out], "uniform noise": noise}
-            self.evidence = {"energies": {k: self._energy(v)[:1000].tolist() for k, v in sets.items()}}
+            energies = {k: self._energy(v)[:1000].tolist() for k, v in sets.items()}
+            self.evidence = {"energies": energies, "surprises": energies}
         self.history = [
             {
                 "step": s,
@@ -163,8 +164,10 @@ class StubModel:
     def score(self, rows, alpha: float = 0.01):
         energy = self.energy(rows)
         p = p_values(energy, self.calibration.energies)
-        table = pa.table({"energy": energy, "p_value": p, "flag": p <= alpha})
-        return SimpleNamespace(energy=energy, p_value=p, flag=p <= alpha, to_table=lambda: table)
+        table = pa.table({"energy": energy, "surprise": energy, "p_value": p, "flag": p <= alpha})
+        return SimpleNamespace(
+            energy=energy, surprise=energy, p_value=p, flag=p <= alpha, to_table=lambda: table
+        )
 
     def complete(self, rows, n: int = 1, *, seed: int = 0) -> pa.Table:
         encoded = self.schema.encode(rows)

@@ -33,11 +33,11 @@ from thalweg.models.triangular import factorise, product
 FAR = 30.0
 #: The least variance of a number or of a value of two given z, in squares of its unit: this mixture is to be smooth.
 LEAST = 0.3
-#: How many rows the priors count for: of loadings and means (that they are 0), of the noise (that it is what the
-#: component has on average), of the levels (that they are those of all rows).
+#: How many rows the priors count for: of loadings and means (that they are 0), of the noise (that it is
+#: what its column and all columns have on average), of the levels (that they are those of all rows).
 LOADING_ROWS, MEAN_ROWS, NOISE_ROWS, LEVEL_ROWS = 1.0, 0.1, 200.0, 5.0
-#: How many mixtures lie side by side, each from its own start, and the deviation of their first loadings.
-STARTS, FIRST_LOADING = 2, 0.3
+#: How many mixtures lie side by side, each from the best of some runs of k-means; the deviation of first loadings.
+STARTS, CLUSTERINGS, FIRST_LOADING = 2, 5, 0.7
 #: A component needs about this many rows.
 ROWS_A_COMPONENT = 25
 #: About how many numbers an iteration of EM may add up, which bounds the rows that it sees.
@@ -269,8 +269,8 @@ def fit(
     rows: Rows,
     *,
     key: PRNGKeyArray,
-    iterations: int = 40,
-    tolerance: float = 0.05,
+    iterations: int = 50,
+    tolerance: float = 0.03,
 ) -> FactorMixture:
     """The mixture of these shapes by EM from k-means, missing cells included, on as many rows as `WORK` allows.
 
@@ -300,7 +300,9 @@ def _fit_once(
     cluster_key, loading_key = jax.random.split(key)
     used = max(1, min(k, len(rows) // ROWS_A_COMPONENT))
     u, seen = Embedding(mixture.space).rows(rows)
-    labels = kmeans.cluster(u, None if bool(seen.all()) else seen, used, key=cluster_key).labels
+    labels = kmeans.cluster(
+        u, None if bool(seen.all()) else seen, used, key=cluster_key, restarts=CLUSTERINGS
+    ).labels
     loadings = FIRST_LOADING * jax.random.normal(loading_key, mixture.loadings.shape)
     mixture = eqx.tree_at(lambda m: m.loadings, mixture, loadings)
     cells = _cells(mixture, jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed))
@@ -312,7 +314,7 @@ def _cells(mixture: FactorMixture, values: Float[Array, "n d"], observed: Bool[A
     layout = mixture.layout
     u, seen = jax.vmap(mixture.coordinates)(values, observed)
     codes = jnp.where(observed, values, 0)[:, layout.levels].astype(jnp.int32)
-    places = jnp.where(observed[:, layout.levels], layout.first + codes, sum(layout.sizes))
+    places = jnp.where(observed[:, layout.levels], layout.first[None] + codes, sum(layout.sizes))
     return Cells(*(_chunked(part) for part in (u, seen.astype(u.dtype), places, jnp.ones(len(u)))))
 
 
@@ -381,7 +383,7 @@ def _maximise(mixture: FactorMixture, sums: Sums) -> FactorMixture:
     """The largest posterior: loadings and means by regression on z, noise and levels drawn to what they share."""
     layout, q = mixture.layout, mixture.loadings.shape[2]
     prior = jnp.diag(jnp.append(jnp.full(q, LOADING_ROWS), MEAN_ROWS))
-    _, root = jax.vmap(jax.vmap(factorise))(sums.design + prior)
+    _, root = jax.vmap(jax.vmap(factorise))(sums.design + prior[None, None])
     solution = jnp.einsum("ekrs,ekrt,ekt->eks", root, root, sums.target, precision=jax.lax.Precision.HIGHEST)
     fitted = jnp.einsum("ekr,ekrs,eks->ek", solution, sums.design, solution)
     squares = jnp.maximum(sums.square - 2 * jnp.sum(solution * sums.target, axis=2) + fitted, 0)
@@ -408,5 +410,5 @@ def _level_log_probs(layout: Layout, counts: Float[Array, "k l"]) -> Float[Array
         own = counts[:, first : first + size]
         shared = jnp.sum(own, axis=0) + 1.0
         shared = shared / jnp.sum(shared)
-        parts.append((own + LEVEL_ROWS * shared) / (jnp.sum(own, axis=1, keepdims=True) + LEVEL_ROWS))
+        parts.append((own + LEVEL_ROWS * shared[None]) / (jnp.sum(own, axis=1, keepdims=True) + LEVEL_ROWS))
     return jnp.log(jnp.concatenate(parts, axis=1)) if parts else counts
