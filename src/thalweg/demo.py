@@ -28,7 +28,7 @@ LEVELS = 17
 
 
 def run(out: str | None = None, *, json: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Fit, compare, print and report; about a minute on two cores. Returns the figures."""
+    """Fit, compare, print and report; about a minute and a half on two cores. Returns the figures."""
     directory = Path(out or "digits-demo")
     results_file = directory / "demo.json"
     if directory.exists() and any(directory.iterdir()) and not results_file.exists():

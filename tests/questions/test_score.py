@@ -53,6 +53,14 @@ def test_a_row_is_odd_if_either_energy_says_so(usual):
     assert first > 5
 
 
+def test_of_an_image_the_smoother_energy_decides(usual):
+    image = TwoViews(Record(tuple(Column(name, "real", pixel=True) for name in "ab")))
+    rows = rows_of([[9, 0.1], [0.1, 0.1], [0.1, 4]])
+    first, plain, second = surprises(image, view(rows), rows, usual)
+    assert first == pytest.approx(plain)
+    assert second > plain + 5
+
+
 def test_an_energy_without_a_second_view_is_its_own_surprise():
     F = thalweg.energy_of(lambda y: y[0] ** 2, Real((2,)))
     rows = rows_of([[1, 0], [3, 0]])

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractSmoothed
+from thalweg.energy.spaces import Record
 from thalweg.errors import DataWarning, SettingsError
 from thalweg.evaluate.calibration import conformal_p_values
 from thalweg.questions.batches import in_batches
@@ -29,16 +30,18 @@ def method(kind: type[AbstractEnergy]) -> str:
 def surprises(
     F: AbstractEnergy, energies: np.ndarray, rows: Rows, usual: Float[np.ndarray, "2 2"]
 ) -> Float[np.ndarray, "n"]:
-    r"""How odd each row is: \(F\), given as `energies`; or \(\max_j (F_j - m_j)/s_j\) of F and the smoother energy.
+    r"""How odd each row is: \(F\), given as `energies`; or \(\max_j (F_j - m_j)/s_j\) of F and the smoother energy, and
+    of images the latter alone.
 
     A likelihood is the sum of what many columns say, and a row may have a high one because it is simple and not
     because it is usual (Nalisnick, Matsukawa, Teh, Gorur & Lakshminarayanan 2019; Serrà et al. 2020); a smooth
-    density does not see that a relation is exact. `usual` holds m and s, one line an energy.
+    density does not see that a relation is exact, as pixels have none. `usual` holds m and s, one line an energy.
     """
     if not isinstance(F, AbstractSmoothed):
         return energies
-    both = np.stack([energies, _smooth(F, rows)])
-    return np.max((both - usual[:, :1]) / usual[:, 1:], axis=0)
+    standing = (np.stack([energies, _smooth(F, rows)]) - usual[:, :1]) / usual[:, 1:]
+    is_image = isinstance(F.space, Record) and any(column.pixel for column in F.space.columns)
+    return standing[1] if is_image else np.max(standing, axis=0)
 
 
 def usual_energies(F: AbstractEnergy, energies: np.ndarray, rows: Rows) -> Float[np.ndarray, "2 2"]:
