@@ -328,13 +328,13 @@ def _chunked(rows: Float[Array, "n ..."]) -> Float[Array, "a m ..."]:
 @eqx.filter_jit
 def _climb(
     mixture: FactorMixture, cells: Cells, shares: Float[Array, "n k"], iterations: int, tolerance: float
-):
+) -> FactorMixture:
     start = _maximise(mixture, _expect(mixture, cells, _chunked(shares)))
 
-    def rises(climb: Climb):
+    def rises(climb: Climb) -> Array:
         return (climb.step < iterations) & (climb.rise > tolerance)
 
-    def iterate(climb: Climb):
+    def iterate(climb: Climb) -> Climb:
         sums = _expect(climb.mixture, cells, None)
         mean = sums.log_likelihood / jnp.sum(sums.rows)
         return Climb(_maximise(climb.mixture, sums), mean, mean - climb.log_likelihood, climb.step + 1)
