@@ -163,12 +163,15 @@ def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model
     noise = Rows(noise_values, whole, np.zeros(EVIDENCE, np.int64))
     parts = {"train": train, "validation": validation, "held-out": held_out, "uniform noise": noise}
     parts = {name: part[:EVIDENCE] for name, part in parts.items() if len(part)}
-    coded = {name: model._code_energies(part) for name, part in parts.items()}
+    energies = model._code_energies(held_out)
+    coded = {
+        name: energies[:EVIDENCE] if name == "held-out" else model._code_energies(part)
+        for name, part in parts.items()
+    }
     # What is usual must not depend on the rows that calibrate.
     others = "validation" if len(validation) >= ENOUGH else "train"
     usual = usual_energies(model.F, coded[others], parts[others])
     odd = {name: surprises(model.F, coded[name], part, usual) for name, part in parts.items()}
-    energies = model._code_energies(held_out)
     calibration = Calibration(held_out, energies, surprises(model.F, energies, held_out, usual), usual)
     evidence = {
         "energies": {name: model._in_units(coded[name], part).tolist() for name, part in parts.items()},

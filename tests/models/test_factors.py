@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from thalweg.data.rows import Rows
 from thalweg.energy import Column, Record
+from thalweg.errors import SettingsError
 from thalweg.models import factors
 
 SPACE = Record(
@@ -156,6 +157,27 @@ def test_few_rows_leave_components_empty_and_nothing_undefined():
     assert float(jax.nn.logsumexp(mixture.log_weights)) == pytest.approx(0, abs=1e-5)
     assert np.sum(np.asarray(mixture.log_weights) > -6) <= 4
     assert np.isfinite(energies(mixture, crowd(50, 2, 0.5))).all()
+
+
+def test_a_space_of_categories_alone_is_a_latent_class_model():
+    space = Record(tuple(Column(name, "categorical", size=3) for name in "ab"))
+    generator = np.random.default_rng(0)
+    a = generator.integers(3, size=300)
+    values = np.stack([a, np.where(generator.random(300) < 0.9, a, generator.integers(3, size=300))], axis=1)
+    rows = Rows(values.astype(np.float32), np.ones((300, 2), bool), np.zeros(300, int))
+    mixture = factors.fit(factors.empty(space, 6, 2), rows, key=jax.random.key(0))
+    grid = jnp.asarray(list(itertools.product(range(3), repeat=2)), jnp.float32)
+    known = jnp.ones(2, bool)
+    table = np.exp(-np.asarray(jax.vmap(lambda y: mixture.energy(y, known))(grid), float)).reshape(3, 3)
+    assert table.sum() == pytest.approx(1, abs=1e-5)
+    share = np.array([[np.mean((values == (i, j)).all(axis=1)) for j in range(3)] for i in range(3)])
+    np.testing.assert_allclose(table, share, atol=0.05)
+
+
+@pytest.mark.parametrize(("components", "dimensions"), [(0, 2), (2, 0)])
+def test_a_mixture_of_nothing_is_refused(components, dimensions):
+    with pytest.raises(SettingsError, match="at least one component of one factor"):
+        factors.empty(SPACE, components, dimensions)
 
 
 def test_extreme_cells_are_cut_off_and_cost_much(mixture):

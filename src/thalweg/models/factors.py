@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from thalweg.data.rows import Rows
 from thalweg.energy.base import Scalar
 from thalweg.energy.spaces import Column, Record
+from thalweg.errors import SettingsError
 from thalweg.models import kmeans
 from thalweg.models.embedding import Embedding, factors
 from thalweg.models.gaussian import LOG_TAU
@@ -149,7 +150,7 @@ class FactorMixture(eqx.Module):
     def _belief(self, u: Float[Array, "e"], known: Float[Array, "e"], evidence: Float[Array, "k"]) -> Belief:
         k, e, q = self.loadings.shape
         scaled = self.loadings / self.noise[:, :, None]
-        squares = (scaled[:, :, :, None] * self.loadings[:, :, None, :]).swapaxes(0, 1).reshape(e, -1)
+        squares = (scaled[:, :, :, None] * self.loadings[:, :, None, :]).swapaxes(0, 1).reshape(e, k * q * q)
         precision = jnp.eye(q)[None] + product(known, squares).reshape(k, q, q)
         residual = known[None] * (u[None] - self.means)
         pull = jnp.einsum("ke,keq->kq", residual, scaled, precision=jax.lax.Precision.HIGHEST)
@@ -221,6 +222,10 @@ def _mixed(shares: Float[Array, "k"], means: Array, variances: Array) -> tuple[A
 
 def empty(space: Record, components: int, dimensions: int) -> FactorMixture:
     """A mixture that knows nothing: every number is at its mean, give or take its deviation, whatever is known."""
+    if components < 1 or dimensions < 1:
+        raise SettingsError(
+            f"a mixture needs at least one component of one factor, not {components} of {dimensions}"
+        )
     layout = layout_of(space.columns)
     k, e, q = components, len(layout.linear), max(1, min(dimensions, len(layout.linear) - 1))
     return FactorMixture(
@@ -283,30 +288,21 @@ def fit(
     most = max(2000, int(WORK / (k * max(e, 1) * (q + 1) ** 2)))
     if len(rows) > most:
         rows = rows[np.sort(np.asarray(jax.random.permutation(row_key, len(rows)))[:most])]
+    u, known = Embedding(mixture.space).rows(rows)
+    seen = None if bool(known.all()) else known
+    cells = _cells(mixture, jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed))
     sizes = [k // STARTS + (part < k % STARTS) for part in range(STARTS)]
-    parts = [
-        _fit_once(empty(mixture.space, size, q), rows, start_key, iterations, tolerance)
-        for size, start_key in zip(sizes, start_keys, strict=True)
-        if size
-    ]
+    parts = []
+    for size, start_key in zip(sizes, start_keys, strict=True):
+        if size:
+            cluster_key, loading_key = jax.random.split(start_key)
+            used = max(1, min(size, len(rows) // ROWS_A_COMPONENT))
+            labels = kmeans.cluster(u, seen, used, key=cluster_key, restarts=CLUSTERINGS).labels
+            loadings = FIRST_LOADING * jax.random.normal(loading_key, (size, e, q))
+            start = eqx.tree_at(lambda m: m.loadings, empty(mixture.space, size, q), loadings)
+            parts.append(_climb(start, cells, jax.nn.one_hot(labels, size), iterations, tolerance))
     together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     return eqx.tree_at(lambda m: m.log_weights, together, together.log_weights - math.log(len(parts)))
-
-
-def _fit_once(
-    mixture: FactorMixture, rows: Rows, key: PRNGKeyArray, iterations: int, tolerance: float
-) -> FactorMixture:
-    k = len(mixture.log_weights)
-    cluster_key, loading_key = jax.random.split(key)
-    used = max(1, min(k, len(rows) // ROWS_A_COMPONENT))
-    u, seen = Embedding(mixture.space).rows(rows)
-    labels = kmeans.cluster(
-        u, None if bool(seen.all()) else seen, used, key=cluster_key, restarts=CLUSTERINGS
-    ).labels
-    loadings = FIRST_LOADING * jax.random.normal(loading_key, mixture.loadings.shape)
-    mixture = eqx.tree_at(lambda m: m.loadings, mixture, loadings)
-    cells = _cells(mixture, jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed))
-    return _climb(mixture, cells, jax.nn.one_hot(labels, k), iterations, tolerance)
 
 
 @eqx.filter_jit
@@ -315,21 +311,16 @@ def _cells(mixture: FactorMixture, values: Float[Array, "n d"], observed: Bool[A
     u, seen = jax.vmap(mixture.coordinates)(values, observed)
     codes = jnp.where(observed, values, 0)[:, layout.levels].astype(jnp.int32)
     places = jnp.where(observed[:, layout.levels], layout.first[None] + codes, sum(layout.sizes))
-    return Cells(*(_chunked(part) for part in (u, seen.astype(u.dtype), places, jnp.ones(len(u)))))
-
-
-def _chunked(rows: Float[Array, "n ..."]) -> Float[Array, "a m ..."]:
-    size = min(CHUNK, len(rows))
-    chunks = math.ceil(len(rows) / size)
-    padding = [(0, chunks * size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-    return jnp.pad(rows, padding).reshape(chunks, size, *rows.shape[1:])
+    return Cells(
+        *(kmeans.chunked(part, CHUNK) for part in (u, seen.astype(u.dtype), places, jnp.ones(len(u))))
+    )
 
 
 @eqx.filter_jit
 def _climb(
     mixture: FactorMixture, cells: Cells, shares: Float[Array, "n k"], iterations: int, tolerance: float
 ) -> FactorMixture:
-    start = _maximise(mixture, _expect(mixture, cells, _chunked(shares)))
+    start = _maximise(mixture, _expect(mixture, cells, kmeans.chunked(shares, CHUNK)))
 
     def rises(climb: Climb) -> Array:
         return (climb.step < iterations) & (climb.rise > tolerance)

@@ -99,7 +99,7 @@ def lloyd(
     """
     u = u if seen is None else jnp.where(seen, u, 0)
     return _lloyd(
-        _chunked(u), None if seen is None else _chunked(seen), len(u), centroids, tolerance, iterations
+        chunked(u), None if seen is None else chunked(seen), len(u), centroids, tolerance, iterations
     )
 
 
@@ -225,11 +225,12 @@ def _mean_variance(u, seen, count):
     return jnp.mean(jnp.sum(jnp.where(known, rows - means[None], 0) ** 2, axis=0) / number)
 
 
-def _chunked(rows: Array) -> Array:
-    """(chunks, rows of a chunk, e), padded with zeros."""
-    size = min(CHUNK, len(rows))
+def chunked(rows: Float[Array, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
+    """(chunks, rows of a chunk, …), at most `most` rows in each, padded with zeros."""
+    size = min(most, len(rows))
     chunks = math.ceil(len(rows) / size)
-    return jnp.pad(rows, ((0, chunks * size - len(rows)), (0, 0))).reshape(chunks, size, -1)
+    padding = [(0, chunks * size - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+    return jnp.pad(rows, padding).reshape(chunks, size, *rows.shape[1:])
 
 
 def cluster(
