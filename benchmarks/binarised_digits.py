@@ -84,7 +84,7 @@ def orderless(train: np.ndarray, test: np.ndarray, **settings: object) -> tuple[
 
     @jax.jit
     def along(order, y):
-        return jax.vmap(lambda y: F._ordered_log_prob(order, y, known))(y)
+        return jax.vmap(lambda y: F._chain_log_prob(order, y, known))(y)
 
     log_probs = np.stack([np.asarray(along(order, jnp.asarray(test))) for order in F.orders])
     mixture = np.logaddexp.reduce(log_probs, axis=0) - np.log(ORDERINGS)

@@ -11,9 +11,8 @@ import pytest
 
 from thalweg.energy import Column, Record
 from thalweg.learning.fit import fit
-from thalweg.learning.objective import OrderAgnostic
 from thalweg.models import factors
-from thalweg.models.orderless import Orderless
+from thalweg.models.orderless import Objective, Orderless
 
 FOUR = Record(tuple(Column(name, "categorical", size=2) for name in "abcd"))
 STATES = np.array(list(itertools.product(range(2), repeat=4)), np.float32)
@@ -32,13 +31,20 @@ def trained(observed_share, *, n=4000):
     values = STATES[random.choice(16, n, p=p)]
     observed = random.random(values.shape) < observed_share
     energy = Orderless(
-        FOUR, factors.empty(FOUR, 2, 2), width=32, layers=2, components=2, orderings=4, key=jax.random.key(0)
+        FOUR,
+        factors.empty(FOUR, 2, 2),
+        width=32,
+        order_width=32,
+        layers=2,
+        components=2,
+        orderings=4,
+        key=jax.random.key(0),
     )
     optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
     result = fit(
         energy,
         (np.where(observed, values, 0.0).astype(np.float32), observed),
-        OrderAgnostic(),
+        Objective(),
         optimiser=optimiser,
         steps=600,
         batch=128,

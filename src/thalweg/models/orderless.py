@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.energy.base import AbstractDensity
@@ -36,10 +35,12 @@ from thalweg.energy.capabilities import (
 )
 from thalweg.energy.spaces import Record
 from thalweg.learning.fit import fit
-from thalweg.learning.objective import OrderAgnostic
+from thalweg.learning.objective import AbstractObjective, OrderAgnostic
 from thalweg.learning.run import Fit
-from thalweg.models import columns, factors
+from thalweg.models import factors
 from thalweg.models.factors import Belief, FactorMixture
+from thalweg.models.layout import Heads, Layout, Outputs
+from thalweg.models.masked import Masked
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.nn.mlp import Trunk, linear_weights
 
@@ -64,16 +65,12 @@ class Orderless(
     space: Record
     mixture: FactorMixture
     component: Float[Array, "k h"]
-    mask: Float[Array, "d h"]
-    slope: Float[Array, "n h"]
-    level: Float[Array, "l h"]
+    first: Float[Array, "f h"]
     bias: Float[Array, "h"]
     trunk: Trunk
-    number_weight: Float[Array, "n 3 k h"]
-    number_bias: Float[Array, "n 3 k"]
-    category_weight: Float[Array, "c s h"]
-    category_bias: Float[Array, "c s"]
+    heads: Heads
     orders: Int[Array, "m d"]
+    ordered: Masked | None
 
     def __init__(
         self,
@@ -85,34 +82,30 @@ class Orderless(
         components: int = 8,
         orderings: int = 1,
         dropout: float = 0.0,
+        order_width: int = 256,
         key: PRNGKeyArray,
     ):
         layout = Layout(space)
-        keys = jax.random.split(key, 8)
-        d = len(space.columns)
+        keys = jax.random.split(key, 6)
+        d = layout.columns
         self.space = space
         self.mixture = mixture
-        self.component = linear_weights(keys[7], len(mixture.log_weights), width, fan_in=d)
-        self.mask = linear_weights(keys[0], d, width, fan_in=2 * d)
-        self.slope = linear_weights(keys[1], layout.numbers, width, fan_in=d)
-        self.level = linear_weights(keys[2], layout.levels, width, fan_in=d)
+        self.component = linear_weights(keys[0], len(mixture.log_weights), width, fan_in=d)
+        self.first = linear_weights(keys[1], layout.features, width, fan_in=d)
         self.bias = jnp.zeros(width)
-        self.trunk = Trunk(width, layers, dropout=dropout, key=keys[3])
-        self.number_weight = (
-            0.1 * jax.random.normal(keys[4], (layout.numbers, 3, components, width)) / width**0.5
-        )
-        # Components start spread over a standard normal, so that they differ from the first step on.
-        middles = ndtri(jnp.asarray((np.arange(components) + 0.5) / components, jnp.float32))
-        start = jnp.stack([jnp.zeros(components), middles, jnp.full(components, -1.0)])
-        self.number_bias = jnp.broadcast_to(start, (layout.numbers, 3, components)).astype(jnp.float32)
-        self.category_weight = (
-            0.1 * jax.random.normal(keys[5], (layout.categories, layout.widest, width)) / width**0.5
-        )
-        self.category_bias = jnp.zeros((layout.categories, layout.widest))
-        order_keys = jax.random.split(keys[6], orderings)
+        self.trunk = Trunk(width, layers, dropout=dropout, key=keys[2])
+        self.heads = Heads(layout, width, components, key=keys[3])
+        order_keys = jax.random.split(keys[4], orderings)
         self.orders = jax.vmap(lambda k: jax.random.permutation(k, d))(order_keys).astype(jnp.int32)
+        self.ordered = None
+        if not layout.is_image:
+            self.ordered = eqx.filter_vmap(
+                lambda k: Masked(
+                    layout, width=order_width, layers=layers, components=components, dropout=dropout, key=k
+                )
+            )(jax.random.split(keys[5], orderings))
 
-    # --- the network ------------------------------------------------------------------------------------------
+    # --- the network of any subset ----------------------------------------------------------------------------
 
     @property
     def _context(self) -> FactorMixture:
@@ -121,33 +114,7 @@ class Orderless(
 
     def _first(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h"]:
         """The part of the first pre-activation that all known columns add up to."""
-        layout = Layout(self.space)
-        known = observed.astype(jnp.float32)
-        numbers, cats = layout.number_index, layout.category_index
-        a = self.bias + known @ self.mask
-        if layout.numbers:
-            u = squash((y[numbers] - layout.center) / layout.spread)
-            a = a + jnp.where(observed[numbers], u, 0.0) @ self.slope
-        if layout.categories:
-            levels = layout.first_level + jnp.where(observed[cats], y[cats], 0.0).astype(jnp.int32)
-            onehot = jnp.zeros(layout.levels).at[levels].add(known[cats])
-            a = a + onehot @ self.level
-        return a
-
-    def _term(self, y_d: Float[Array, ""], d: Int[Array, ""]) -> Float[Array, "h"]:
-        """What column `d` adds to the first pre-activation."""
-        layout = Layout(self.space)
-        term = self.mask[d]
-        slot = layout.slot[d]
-        if layout.numbers:
-            i = jnp.clip(slot, 0, layout.numbers - 1)
-            u = squash((y_d - layout.center[i]) / layout.spread[i])
-            term = term + jnp.where(layout.is_number[d], u, 0.0) * self.slope[i]
-        if layout.categories:
-            i = jnp.clip(slot, 0, layout.categories - 1)
-            row = self.level[layout.first_level[i] + y_d.astype(jnp.int32)]
-            term = term + jnp.where(layout.is_number[d], 0.0, 1.0) * row
-        return term
+        return self.bias + Layout(self.space).read(y, observed) @ self.first
 
     def _hidden(
         self, a: Float[Array, "h"], belief: Belief, *, key: PRNGKeyArray | None = None
@@ -156,93 +123,94 @@ class Orderless(
         told = belief.responsibilities @ self.component if Layout(self.space).is_image else 0.0
         return self.trunk(a + told, key=key)
 
-    def _told(self, belief: Belief, d: Int[Array, ""], value: Float[Array, ""]) -> Belief:
-        """The belief once column `d` is known too; what nothing reads stays as it is."""
-        return self._context.update(belief, d, value) if Layout(self.space).is_image else belief
-
-    def _number(self, h: Float[Array, "h"], belief: Belief, i: Int[Array, ""]) -> Float[Array, "3 k"]:
-        """The mixture's parameters of number `i`."""
+    def _grown(
+        self, a: Float[Array, "h"], belief: Belief, d: Int[Array, ""], value: Float[Array, ""]
+    ) -> tuple[Float[Array, "h"], Belief]:
+        """The first pre-activation and the belief once column `d` is known too."""
         layout = Layout(self.space)
-        raw = self.number_weight[i] @ h + self.number_bias[i]
-        if not layout.is_image:
-            return raw
-        mean, deviation = self._context.moment(belief, layout.number_coordinate[i])
-        return layout.expected(raw, mean, deviation, i)
+        told = self._context.update(belief, d, value) if layout.is_image else belief
+        return a + layout.read_one(self.first, value, d), told
 
-    def _numbers(self, h: Float[Array, "h"], belief: Belief) -> Float[Array, "n 3 k"]:
-        """The mixtures' parameters of all numbers."""
+    def _outputs(self, h: Float[Array, "h"], belief: Belief) -> Outputs:
+        """The distributions of all columns."""
         layout = Layout(self.space)
-        raw = self.number_weight @ h + self.number_bias
-        if not layout.is_image:
-            return raw
-        means, deviations = (m[layout.number_coordinate] for m in self._context.moments(belief))
-        return jax.vmap(layout.expected)(raw, means, deviations, jnp.arange(layout.numbers))
+        raw, logits = self.heads(h, layout)
+        if layout.is_image and layout.numbers:
+            means, deviations = (m[layout.number_coordinate] for m in self._context.moments(belief))
+            raw = jax.vmap(layout.expected)(raw, means, deviations, jnp.arange(layout.numbers))
+        return raw, logits
 
-    def _category(self, h: Float[Array, "h"], i: Int[Array, ""]) -> Float[Array, "s"]:
-        """The logits of category `i`, -inf beyond its levels."""
-        logits = self.category_weight[i] @ h + self.category_bias[i]
-        return jnp.where(Layout(self.space).exists[i], logits, -jnp.inf)
-
-    def _categories(self, h: Float[Array, "h"]) -> Float[Array, "c s"]:
-        """The logits of all categories."""
-        logits = self.category_weight @ h + self.category_bias
-        return jnp.where(Layout(self.space).exists, logits, -jnp.inf)
+    def _output(
+        self, h: Float[Array, "h"], belief: Belief, d: Int[Array, ""]
+    ) -> tuple[Float[Array, "3 k"] | None, Float[Array, "s"] | None]:
+        """The distribution of column `d` as a number and as a category, each where there are such columns."""
+        layout = Layout(self.space)
+        raw = logits = None
+        if layout.numbers:
+            i = jnp.clip(layout.slot[d], 0, layout.numbers - 1)
+            raw = self.heads.number(h, i)
+            if layout.is_image:
+                mean, deviation = self._context.moment(belief, layout.number_coordinate[i])
+                raw = layout.expected(raw, mean, deviation, i)
+        if layout.categories:
+            i = jnp.clip(layout.slot[d], 0, layout.categories - 1)
+            logits = self.heads.category(h, layout, i)
+        return raw, logits
 
     def _column_log_probs(
         self, h: Float[Array, "h"], belief: Belief, d: Int[Array, ""], values: Float[Array, "v"]
     ) -> Float[Array, "v"]:
         """log p(y_d = v) for each of `values`, from the last hidden layer."""
         layout = Layout(self.space)
-        slot = layout.slot[d]
+        raw, logits = self._output(h, belief, d)
         out = jnp.zeros(values.shape)
-        if layout.numbers:
-            i = jnp.clip(slot, 0, layout.numbers - 1)
-            raw = self._number(h, belief, i)
+        if raw is not None:
+            i = jnp.clip(layout.slot[d], 0, layout.numbers - 1)
             out = jax.vmap(lambda v: layout.number_log_prob(raw, v, i))(values)
-        if layout.categories:
-            i = jnp.clip(slot, 0, layout.categories - 1)
+        if logits is not None:
             codes = jnp.clip(values.astype(jnp.int32), 0, layout.widest - 1)
-            log_probs = jax.nn.log_softmax(self._category(h, i))
-            out = jnp.where(layout.is_number[d], out, log_probs[codes])
+            out = jnp.where(layout.is_number[d], out, jax.nn.log_softmax(logits)[codes])
         return out
-
-    # --- densities --------------------------------------------------------------------------------------------
 
     def masked_log_probs(self, y, observed, x=None, *, key=None):
-        layout = Layout(self.space)
         belief = self._context.belief(y, observed)
         h = self._hidden(self._first(y, observed), belief, key=key)
-        out = jnp.zeros(self.space.shape)
-        if layout.numbers:
-            index = layout.number_index
-            raw = self._numbers(h, belief)
-            out = out.at[index].set(
-                jax.vmap(layout.number_log_prob)(raw, y[index], jnp.arange(layout.numbers))
-            )
-        if layout.categories:
-            index = layout.category_index
-            codes = jnp.where(jnp.isnan(y[index]), 0, y[index]).astype(jnp.int32)
-            log_probs = jax.nn.log_softmax(self._categories(h))
-            out = out.at[index].set(jnp.take_along_axis(log_probs, codes[:, None], axis=1)[:, 0])
-        return out
+        return Layout(self.space).log_probs(self._outputs(h, belief), y)
 
-    def _ordered_log_prob(self, order, y, observed):
-        """log p of the known cells along one ordering, the missing ones passed over."""
+    def _chain_log_prob(self, order, y, observed):
+        """log p of the known cells along one ordering by the network of any subset, a pass a column."""
 
         def step(state, d):
             a, belief = state
             log_prob = self._column_log_probs(self._hidden(a, belief), belief, d, y[d][None])[0]
-            grown = a + self._term(y[d], d), self._told(belief, d, y[d])
+            grown = self._grown(a, belief, d, y[d])
             state = jax.tree.map(lambda new, old: jnp.where(observed[d], new, old), grown, state)
             return state, jnp.where(observed[d], log_prob, 0.0)
 
         _, log_probs = jax.lax.scan(step, (self.bias, self._context.prior), order)
         return jnp.sum(log_probs)
 
-    def marginal(self, y, observed, x=None):
+    # --- densities --------------------------------------------------------------------------------------------
+
+    def ordered_log_probs(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "m"]:
+        """log p of the known cells along each ordering, in nats."""
         y = jnp.where(observed, y, 0.0)
-        log_probs = jax.lax.map(lambda order: self._ordered_log_prob(order, y, observed), self.orders)
-        return jnp.log(len(self.orders)) - jax.nn.logsumexp(log_probs)
+        if self.ordered is None:
+            return jax.lax.map(lambda order: self._chain_log_prob(order, y, observed), self.orders)
+        layout = Layout(self.space)
+        arrays, static = eqx.partition(self.ordered, eqx.is_array)
+
+        def along(each):
+            arrays, order, key = each
+            return eqx.combine(arrays, static).log_prob(layout, order, y, observed, key=key)
+
+        keys = None if key is None else jax.random.split(key, len(self.orders))
+        return jax.lax.map(along, (arrays, self.orders, keys))
+
+    def marginal(self, y, observed, x=None):
+        return jnp.log(len(self.orders)) - jax.nn.logsumexp(self.ordered_log_probs(y, observed))
 
     def log_prob(self, y, x=None):
         return -self.marginal(y, jnp.ones(self.space.shape, bool))
@@ -253,9 +221,16 @@ class Orderless(
     # --- answers ----------------------------------------------------------------------------------------------
 
     def sample(self, x=None, *, key):
-        return self.sample_given(jnp.zeros(self.space.shape), jnp.zeros(self.space.shape, bool), key=key)
+        if self.ordered is None:
+            return self.sample_given(jnp.zeros(self.space.shape), jnp.zeros(self.space.shape, bool), key=key)
+        order_key, draw_key = jax.random.split(key)
+        chosen = jax.random.randint(order_key, (), 0, len(self.orders))
+        arrays, static = eqx.partition(self.ordered, eqx.is_array)
+        network = eqx.combine(jax.tree.map(lambda leaf: leaf[chosen], arrays), static)
+        return network.sample(Layout(self.space), self.orders[chosen], key=draw_key)
 
     def sample_given(self, y, observed, x=None, *, key):
+        layout = Layout(self.space)
         order_key, draw_key = jax.random.split(key)
         order = self.orders[jax.random.randint(order_key, (), 0, len(self.orders))]
         y = jnp.where(observed, y, 0.0)
@@ -263,8 +238,9 @@ class Orderless(
         def step(carry, inputs):
             a, belief, y = carry
             d, k = inputs
-            value = jnp.where(observed[d], y[d], self._draw(self._hidden(a, belief), belief, d, k))
-            grown = a + self._term(value, d), self._told(belief, d, value)
+            raw, logits = self._output(self._hidden(a, belief), belief, d)
+            value = jnp.where(observed[d], y[d], layout.draw(raw, logits, d, key=k))
+            grown = self._grown(a, belief, d, value)
             a, belief = jax.tree.map(lambda new, old: jnp.where(observed[d], old, new), grown, (a, belief))
             return (a, belief, y.at[d].set(value)), None
 
@@ -273,35 +249,11 @@ class Orderless(
         (_, _, y), _ = jax.lax.scan(step, start, (order, keys))
         return y
 
-    def _draw(self, h, belief, d, key):
-        layout = Layout(self.space)
-        slot = layout.slot[d]
-        out = jnp.float32(0.0)
-        if layout.numbers:
-            i = jnp.clip(slot, 0, layout.numbers - 1)
-            u = columns.mixture_draw(self._number(h, belief, i), layout.floor[i], key=key)
-            value = layout.center[i] + layout.spread[i] * u
-            count = jnp.clip(jnp.round(value), 0, layout.size[i] - 1)
-            out = jnp.where(layout.size[i] > 0, count, value)
-        if layout.categories:
-            i = jnp.clip(slot, 0, layout.categories - 1)
-            category = jax.random.categorical(key, self._category(h, i)).astype(jnp.float32)
-            out = jnp.where(layout.is_number[d], out, category)
-        return out
-
     def complete(self, y, observed, x=None):
-        layout = Layout(self.space)
         y = jnp.where(observed, y, 0.0)
         belief = self._context.belief(y, observed)
         h = self._hidden(self._first(y, observed), belief)
-        guess = y
-        if layout.numbers:
-            means = jax.vmap(layout.number_mean)(self._numbers(h, belief), jnp.arange(layout.numbers))
-            guess = guess.at[layout.number_index].set(means)
-        if layout.categories:
-            best = jnp.argmax(self._categories(h), axis=1).astype(jnp.float32)
-            guess = guess.at[layout.category_index].set(best)
-        return jnp.where(observed, y, guess)
+        return jnp.where(observed, y, Layout(self.space).guesses(self._outputs(h, belief)))
 
     def column_energies(self, y, index, values, observed, x=None):
         others = observed & (jnp.arange(len(self.space.columns)) != index)
@@ -311,71 +263,35 @@ class Orderless(
         return -self._column_log_probs(h, belief, index, values)
 
 
-def squash(u: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Linear near 0 and logarithmic far out, so that one extreme cell cannot swamp the first layer."""
-    return jnp.arcsinh(u)
+class Objective(AbstractObjective):
+    r"""What trains both networks: the order-agnostic likelihood of the one that knows any subset, plus
+
+    \[ L = -\frac1M \sum_m \log p_m(y_o), \]
+
+    that of the networks of one ordering, each on its own; half of the rows lose a random share of their cells o, so
+    that parts of rows are known too.
+    """
+
+    def __call__(self, energy, batch, memory, *, key):
+        any_key, hide_key, dropout_key = jax.random.split(key, 3)
+        loss, _ = OrderAgnostic()(energy, batch, memory, key=any_key)
+        if energy.ordered is not None:
+            values, observed = batch
+            observed = observed & ~_hidden_cells(observed.shape, key=hide_key)
+            keys = jax.random.split(dropout_key, len(values))
+            log_probs = jax.vmap(lambda y, o, k: energy.ordered_log_probs(y, o, key=k))(
+                values, observed, keys
+            )
+            loss = loss - jnp.mean(log_probs)
+        return loss, (memory, {})
 
 
-class Layout:
-    """Which columns are numbers and which categories, as constant arrays; a function of the space alone."""
-
-    def __init__(self, space: Record):
-        cols = space.columns
-        number = [i for i, c in enumerate(cols) if c.kind != "categorical"]
-        category = [i for i, c in enumerate(cols) if c.kind == "categorical"]
-        sizes = [cols[i].size for i in category]
-        self.number_index, self.category_index = np.array(number, int), np.array(category, int)
-        self.numbers, self.categories = len(number), len(category)
-        self.levels, self.widest = sum(sizes), max(sizes, default=0)
-        self.first_level = jnp.asarray(np.cumsum([0, *sizes])[:-1].astype(np.int32))
-        self.exists = jnp.asarray(np.arange(self.widest)[None, :] < np.array(sizes, int)[:, None])
-        self.kinds = {cols[i].kind for i in number}
-        slot = np.zeros(len(cols), np.int32)
-        slot[number], slot[category] = np.arange(len(number)), np.arange(len(category))
-        self.slot = jnp.asarray(slot)
-        self.is_number = jnp.asarray(np.array([c.kind != "categorical" for c in cols]))
-        self.is_image = any(c.pixel for c in cols)
-        self.pixel = np.array([cols[i].pixel for i in number], bool)
-        coordinates = factors.layout_of(cols)
-        self.number_coordinate = jnp.asarray(coordinates.slot[number].astype(np.int32))
-        self.coordinate_spread = jnp.asarray(coordinates.spread[coordinates.slot[number]])
-        self.center = jnp.array([cols[i].center for i in number], jnp.float32)
-        self.spread = jnp.array([cols[i].spread for i in number], jnp.float32)
-        self.size = jnp.array([cols[i].size for i in number], jnp.float32)
-        integer = self.size > 0
-        self.floor = jnp.where(integer, columns.INTEGER_FLOOR / self.spread, columns.REAL_FLOOR)
-
-    def expected(self, raw, mean, deviation, i):
-        """The parameters of number `i` about what the mixture expects there, where it is a pixel."""
-        unit = self.coordinate_spread[i]
-        moved = columns.around(raw, mean / unit, deviation / unit)
-        return moved if self.pixel.all() else jnp.where(jnp.asarray(self.pixel)[i], moved, raw)
-
-    def number_log_prob(self, raw, y, i):
-        """log p of a number in its codes: a mass for integers, a density for real columns."""
-        center, spread, size = self.center[i], self.spread[i], self.size[i]
-        return self._of_kind(
-            size,
-            lambda: columns.integer_log_prob(raw, y, size, center, spread),
-            lambda: columns.real_log_prob(raw, (y - center) / spread) - jnp.log(spread),
-        )
-
-    def number_mean(self, raw, i):
-        """The mean of a number in its codes."""
-        center, spread, size = self.center[i], self.spread[i], self.size[i]
-        return self._of_kind(
-            size,
-            lambda: columns.integer_mean(raw, size, center, spread),
-            lambda: center + spread * columns.real_mean(raw),
-        )
-
-    def _of_kind(self, size, integer, real):
-        """The one that fits the column; only one is computed where all number columns are of one kind."""
-        if self.kinds == {"integer"}:
-            return integer()
-        if self.kinds == {"real"}:
-            return real()
-        return jnp.where(size > 0, integer(), real())
+def _hidden_cells(shape: tuple[int, int], *, key: PRNGKeyArray) -> Bool[Array, "n d"]:
+    """Of every second row a share of the cells, itself uniform."""
+    n, _ = shape
+    share_key, cell_key = jax.random.split(key)
+    share = jnp.where(jnp.arange(n) % 2 == 0, 0.0, jax.random.uniform(share_key, (n,)))
+    return jax.random.uniform(cell_key, shape) < share[:, None]
 
 
 @dataclass(frozen=True)
@@ -390,6 +306,7 @@ class Settings:
     )
     factors: int = setting(6, "factors of each of them")
     orderings: int = setting(4, "orderings in the mixture that is the energy")
+    order_width: int = setting(256, "units of each layer of an ordering's own network; not of images")
     dropout: float = setting(0.3, "share of hidden units dropped in training")
     learning_rate: float = setting(2e-3, "largest step of Adam")
     weight_decay: float = setting(1e-2, "decoupled weight decay")
@@ -414,6 +331,7 @@ def build(space: Record, mixture: FactorMixture, settings: Settings, *, key: PRN
         components=settings.components,
         orderings=settings.orderings,
         dropout=settings.dropout,
+        order_width=settings.order_width,
         key=key,
     )
 
@@ -441,7 +359,7 @@ def train(problem: Problem) -> Fit:
     return fit(
         build(problem.space, mixture, settings, key=init_key),
         (problem.rows.values, problem.rows.observed),
-        OrderAgnostic(),
+        Objective(),
         optimiser=optimiser,
         steps=steps,
         batch=settings.batch,
