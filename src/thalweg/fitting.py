@@ -80,6 +80,7 @@ def fit(
     schema = Schema.infer(dataset, target=target)
     rows = schema.encode(dataset.table, name=dataset.name)
     train, validation, held_out = _parts(rows, chosen, seed)
+    configured = chosen.settle(configured, schema.space, len(train))
     run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
     key = jax.random.key(seed)
     result = chosen.train(Problem(schema.space, train, validation, configured, key, run))

@@ -15,7 +15,7 @@ autoregressive distribution estimator*; Uria, Murray & Larochelle (2013), *RNADE
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -43,6 +43,9 @@ from thalweg.models.layout import Heads, Layout, Outputs
 from thalweg.models.masked import Masked
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.nn.mlp import Trunk, linear_weights
+
+#: Training rows of a table from which on one ordering is as good as four.
+MANY_ROWS = 10_000
 
 
 class Orderless(
@@ -305,14 +308,35 @@ class Settings:
         30, "components of the mixture that smooths, and tells an image's network what to expect"
     )
     factors: int = setting(6, "factors of each of them")
-    orderings: int = setting(4, "orderings in the mixture that is the energy")
+    orderings: int = setting(
+        0,
+        "orderings in the mixture that is the energy; 0: 4, or 1 for a table of 10,000 training rows or more",
+    )
     order_width: int = setting(256, "units of each layer of an ordering's own network; not of images")
-    dropout: float = setting(0.3, "share of hidden units dropped in training")
+    dropout: float = setting(
+        -1.0, "share of hidden units dropped in training; -1: 0.3, or less for tables of more rows"
+    )
     learning_rate: float = setting(2e-3, "largest step of Adam")
     weight_decay: float = setting(1e-2, "decoupled weight decay")
     steps: int = setting(0, "training steps at most; 0: 3,000, or 1,000 for images, or ten epochs if more")
     batch: int = setting(128, "rows a step")
     patience: int = setting(10, "measurements without a lower held-out loss before stopping")
+
+
+def settle(settings: Settings, space: Record, rows: int) -> Settings:
+    """What was left open, by the number of training rows.
+
+    An image's network starts from what the mixture expects and is there sooner. Few rows ask for dropout, which costs
+    more than a nat where there are many (casp), and for several networks to average, which then gain nothing.
+    """
+    image = Layout(space).is_image
+    least = 1000 if image else 3000
+    return replace(
+        settings,
+        steps=settings.steps or max(least, math.ceil(10 * rows / settings.batch)),
+        orderings=settings.orderings or (1 if rows >= MANY_ROWS and not image else 4),
+        dropout=settings.dropout if settings.dropout >= 0 else 0.3 if image else min(0.3, 100 / max(rows, 1)),
+    )
 
 
 def skeleton(space: Record, settings: Settings) -> Orderless:
@@ -342,7 +366,7 @@ def train(problem: Problem) -> Fit:
     init_key, fit_key, mixture_key = jax.random.split(problem.key, 3)
     mixture = factors.empty(problem.space, settings.context, settings.factors)
     mixture = factors.fit(mixture, problem.rows, key=mixture_key)
-    steps = settings.steps or _default_steps(problem)
+    steps = settings.steps
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, min(100, steps // 10), steps)
     optimiser = optax.chain(
         optax.clip_by_global_norm(10.0),
@@ -372,12 +396,6 @@ def train(problem: Problem) -> Fit:
     )
 
 
-def _default_steps(problem: Problem) -> int:
-    """An image's network starts from what the mixture expects and is there sooner."""
-    least = 1000 if Layout(problem.space).is_image else 3000
-    return max(least, math.ceil(10 * len(problem.rows) / problem.settings.batch))
-
-
 def _learned(energy: Orderless) -> Orderless:
     """True for every array but those of the mixture: what weight decay may shrink."""
     learned = jax.tree.map(lambda _: True, energy)
@@ -396,4 +414,5 @@ ORDERLESS = Recipe(
     skeleton=skeleton,
     train=train,
     validates=True,
+    settle=settle,
 )

@@ -41,7 +41,8 @@ class Recipe:
 
     `code` is the taxonomy code of LeCun's slide (`docs/design.md`); `skeleton` builds an energy of the right
     shapes from the space and the settings alone, which is what a saved model is checked against; `validates` asks
-    for rows held out for early stopping.
+    for rows held out for early stopping; `settle(settings, space, rows)` gives the settings that were left open the
+    values that suit so many rows.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Recipe:
     skeleton: Callable[[Record, Any], AbstractEnergy]
     train: Callable[[Problem], Fit]
     validates: bool = False
+    settle: Callable[[Any, Record, int], Any] = lambda settings, space, rows: settings
 
     def configure(self, given: dict[str, Any]) -> Any:
         """The settings with `given` in place of their defaults.
