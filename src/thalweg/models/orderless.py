@@ -1,17 +1,19 @@
-r"""`orderless`: an order-agnostic neural autoregressive density over the columns of a table.
+r"""`orderless`: a neural autoregressive density over the columns of a table, and every conditional of it.
 
-\[ F(y) = -\log \frac1M \sum_{m=1}^{M} \prod_{i=1}^{D} p\big(y_{\sigma_m(i)} \mid y_{\sigma_m(1)}, …,
+\[ F(y) = -\log \frac1M \sum_{m=1}^{M} \prod_{i=1}^{D} p_m\big(y_{\sigma_m(i)} \mid y_{\sigma_m(1)}, …,
    y_{\sigma_m(i-1)}\big) \]
 
-One network predicts every column from any subset of the others, so it answers every conditional; an ordering
-\(\sigma\) makes it a normalised density, and the energy is that of a mixture of \(M\) fixed orderings.
+The energy is that of a mixture of \(M\) fixed orderings \(\sigma\). In a table each has a masked network, one pass
+of which gives all its conditionals. One more network predicts every column from any subset of the others: it answers
+the conditionals that F has no closed form for, and in an image it goes along the orderings itself.
 
-Beside the network lies a mixture of factor analysers (`factors.py`), fitted first. It says in closed form, for any
+Beside the networks lies a mixture of factor analysers (`factors.py`), fitted first. It says in closed form, for any
 known part, where each other column should be and how sure that is: for an image the network starts from there, for a
 table of other columns from nothing, which was measured to be better. And it is a second, smoother energy.
 
 Uria, Murray & Larochelle (2014), *A deep and tractable density estimator*; Larochelle & Murray (2011), *The neural
-autoregressive distribution estimator*; Uria, Murray & Larochelle (2013), *RNADE*.
+autoregressive distribution estimator*; Germain, Gregor, Murray & Larochelle (2015), *MADE*; Uria, Murray & Larochelle
+(2013), *RNADE*.
 """
 
 import math
@@ -57,12 +59,11 @@ class Orderless(
     AbstractMasked,
     AbstractSmoothed,
 ):
-    r"""A mixture of \(M\) orderings of one order-agnostic autoregressive network, normalised, in nats.
+    r"""A mixture of \(M\) orderings, normalised, in nats, and a network that knows any subset of the columns.
 
-    The first layer is a sum over the known columns, \(a = b + \sum_{d \in o} (m_d + u_d v_d)\) with \(u_d\) the
-    squashed number, or \(a = b + \sum_{d \in o} (m_d + e_{d, y_d})\) for a category: going along an ordering adds
-    one term a step (Larochelle & Murray 2011). In an image \(\sum_k p(k \mid y_o)\, c_k\) of the mixture is added,
-    and the logistic components of a pixel lie around the mixture's mean of it given \(y_o\), in units of its deviation.
+    The first layer of the latter is a sum over the known columns, so that going along an ordering adds one term a
+    step (Larochelle & Murray 2011). In an image \(\sum_k p(k \mid y_o)\, c_k\) of the mixture is added, and the
+    logistic components of a pixel lie around the mixture's mean of it given \(y_o\), in units of its deviation.
     """
 
     space: Record
@@ -404,10 +405,10 @@ def _learned(energy: Orderless) -> Orderless:
 
 ORDERLESS = Recipe(
     name="orderless",
-    title="Order-agnostic neural autoregressive density",
+    title="Neural autoregressive density, and every conditional",
     code="A1",
     paper="Uria, Murray & Larochelle (2014), A deep and tractable density estimator",
-    formula="F(y) = -log mean_m ∏_i p(y_σm(i) | y_σm(1), …, y_σm(i−1))",
+    formula="F(y) = -log mean_m ∏_i p_m(y_σm(i) | y_σm(1), …, y_σm(i−1))",
     about="The default for tables: mixed columns, missing cells, every conditional.",
     energy=Orderless,
     settings=Settings,
