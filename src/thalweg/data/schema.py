@@ -142,6 +142,8 @@ class Schema:
     def log_units(self, observed: Bool[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
         r"""\(\sum_{observed\ real} \log unit\): added to an energy in codes, nats in the user's units."""
         units = np.array([math.log(column.std) if column.is_real else 0.0 for column in self.variables])
+        if observed.all():
+            return np.full(len(observed), units.sum())
         return np.asarray(observed, np.float64) @ units
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Rows scored a second by each recipe: from Parquet on the command line, and by rows and columns.
+
+The table is made: correlated, skewed and two-humped columns, and a column of counts. A model is fitted on 20,000 rows;
+then `thalweg score` reads Parquet and writes Parquet in a process of its own, whose memory is its own largest. Peers
+score the same rows from memory.
+
+    python benchmarks/throughput.py [--write] [--rows 5000000] [--recipes gmm,pca]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.ensemble import IsolationForest
+from sklearn.mixture import GaussianMixture
+
+import tables
+import thalweg
+from machine import report, table
+from thalweg.models import RECIPES
+
+COLUMNS = 16
+PIECE = 500_000
+
+
+def rows(n: int, columns: int, seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    mix = np.random.default_rng(columns).normal(size=(columns, columns)) / columns**0.5
+    x = generator.normal(size=(n, columns)) @ mix
+    x[:, ::3] = np.exp(x[:, ::3])
+    x[:, 1::3] += 3 * np.sign(x[:, 1::3])
+    x[:, -1] = generator.poisson(np.exp(np.clip(x[:, 0], None, 3) / 3))
+    return x
+
+
+def write(path: Path, n: int) -> None:
+    writer = None
+    for start in range(0, n, PIECE):
+        piece = tables.frame(rows(min(PIECE, n - start), COLUMNS, 1 + start))
+        writer = writer or pq.ParquetWriter(path, piece.schema)
+        writer.write_table(piece)
+    assert writer is not None
+    writer.close()
+
+
+def scored(model: Path, data: Path) -> tuple[float, float]:
+    """Seconds and MB of `thalweg score` in a process of its own."""
+    out = data.with_name("scores.parquet")
+    command = [sys.executable, "-m", "thalweg", "score", str(model), str(data), "--out", str(out), "--quiet"]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def from_parquet(recipes: list[str], most: int) -> list[list[object]]:
+    lines: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        models = {}
+        for recipe in recipes:
+            started = time.perf_counter()
+            model = thalweg.fit(tables.frame(rows(20_000, COLUMNS, 0)), recipe, seed=0, progress=False)
+            models[recipe] = time.perf_counter() - started
+            model.save(Path(folder) / recipe)
+        for n in (most // 5, most):
+            data = Path(folder) / f"{n}.parquet"
+            write(data, n)
+            for recipe, fitted in models.items():
+                scored(Path(folder) / recipe, data)  # compiles, and keeps it
+                seconds, memory = scored(Path(folder) / recipe, data)
+                lines.append([recipe, f"{n:,}", fitted, seconds, f"{n / seconds:,.0f}", f"{memory:,.0f}"])
+                print(lines[-1], file=sys.stderr, flush=True)
+            data.unlink()
+    return lines
+
+
+def peers(n: int = 200_000) -> list[list[object]]:
+    train, test = rows(20_000, COLUMNS, 0), rows(n, COLUMNS, 1)
+    lines: list[list[object]] = []
+    for peer in (GaussianMixture(10, random_state=0), IsolationForest(random_state=0)):
+        started = time.perf_counter()
+        peer.fit(train)
+        fitted = time.perf_counter() - started
+        started = time.perf_counter()
+        peer.score_samples(test)
+        lines.append([type(peer).__name__, fitted, f"{n / (time.perf_counter() - started):,.0f}"])
+    return lines
+
+
+def growth(recipes: list[str]) -> list[list[object]]:
+    """Energies from memory: rows at 16 columns, then columns."""
+    lines: list[list[object]] = []
+    for n, columns in (
+        (1_000, 16),
+        (10_000, 16),
+        (100_000, 16),
+        (1_000_000, 16),
+        (20_000, 4),
+        (20_000, 64),
+        (20_000, 400),
+    ):
+        train, test = tables.frame(rows(5_000, columns, 0)), tables.frame(rows(n, columns, 1))
+        line: list[object] = [f"{n:,} × {columns}"]
+        for recipe in recipes:
+            quick = {"steps": 200} if recipe == "orderless" else {}
+            model = thalweg.fit(train, recipe, seed=0, progress=False, **quick)
+            model.energy(test)
+            started = time.perf_counter()
+            model.energy(test)
+            line.append(f"{n / (time.perf_counter() - started):,.0f}")
+        lines.append(line)
+        print(line, file=sys.stderr, flush=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    recipes = given.recipes.split(",")
+    parts = [
+        table(
+            "`thalweg score` from Parquet to Parquet, 16 columns, a process each, start included",
+            ["recipe", "rows", "fit s (20,000 rows)", "s", "rows/s", "MB"],
+            from_parquet(recipes, given.rows),
+        ),
+        table("Peers from memory, 16 columns", ["peer", "fit s (20,000 rows)", "rows/s"], peers()),
+        table(
+            "Energies from memory, rows/s; models of 5,000 rows (orderless: four orderings, 200 steps)",
+            ["rows × columns", *recipes],
+            growth(recipes),
+        ),
+    ]
+    report("throughput", "python benchmarks/throughput.py", parts, "pyarrow", write=given.write)
+
+
+if __name__ == "__main__":
+    main()
