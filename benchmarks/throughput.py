@@ -17,7 +17,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
