@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.models.gaussian import LOG_TAU, log_normal_1d
+from thalweg.models.padding import length_for
 from thalweg.models.triangular import factorise, invert, product
 
 #: About how many numbers a chunk of rows may need at once.
@@ -122,8 +123,11 @@ def _iterate(
         moments = expect(cells, state.parameters, form)
         value = moments.log_likelihood / count.astype(state.curve.dtype)
         last = jnp.where(state.step > 0, state.curve[state.step - 1], -jnp.inf)
+        found = maximise(moments, ridge, form)
+        # A component of weight 0 only fills the shape up, and stays at 0.
+        exists = jnp.isfinite(state.parameters.log_weights)
         return Trace(
-            maximise(moments, ridge, form),
+            found._replace(log_weights=jnp.where(exists, found.log_weights, -jnp.inf)),
             state.curve.at[state.step].set(value),
             state.step + 1,
             jnp.abs(value - last) < tolerance,
@@ -307,7 +311,7 @@ def _add(a: Moments, b: Moments) -> Moments:
 
 def chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
     """Rows as (chunks, rows of a chunk, e) and their weights, `numbers` being what one row needs at work."""
-    size = max(1, min(len(rows), CHUNK // numbers))
+    size = max(1, min(length_for(len(rows)), CHUNK // numbers))
     chunks = math.ceil(len(rows) / size)
     padded = np.zeros((chunks * size, rows.shape[1]), rows.dtype)
     padded[: len(rows)] = rows

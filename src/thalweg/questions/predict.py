@@ -18,7 +18,7 @@ from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal
 from thalweg.inference import profile
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.records import Prediction
 
@@ -82,20 +82,22 @@ def along(F: AbstractEnergy, rows: Rows, index: int, values: np.ndarray) -> np.n
     """The energy of each row with its cell at `index` replaced by each of its `values` (n, v), float64."""
     position = jnp.int32(index)
     if rows.observed.all() and not isinstance(F, AbstractColumnConditional):
-        return in_batches(lambda y, v: _profile(F, y, position, v), rows.values, values).astype(np.float64)
+        return in_batches(lambda F, y, v: _profile(F, y, position, v), F, rows.values, values).astype(
+            np.float64
+        )
     return in_batches(
-        lambda y, v, o: _partial_profile(F, y, position, v, o), rows.values, values, rows.observed
+        lambda F, y, v, o: _partial_profile(F, y, position, v, o), F, rows.values, values, rows.observed
     ).astype(np.float64)
 
 
 @eqx.filter_jit
 def _profile(F, y, index, values):
-    return jax.vmap(lambda y, v: profile(F, y, index, v))(y, values)
+    return by_row(lambda y, v: profile(F, y, index, v), y, values)
 
 
 @eqx.filter_jit
 def _partial_profile(F, y, index, values, observed):
-    return jax.vmap(lambda y, v, o: profile(F, y, index, v, observed=o))(y, values, observed)
+    return by_row(lambda y, v, o: profile(F, y, index, v, observed=o), y, values, observed)
 
 
 def gibbs(energies: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from thalweg.energy.capabilities import AbstractSmoothed
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataWarning, SettingsError
 from thalweg.evaluate.calibration import conformal_p_values
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 
 #: Patterns of missing cells that are each calibrated by themselves.
 PATTERNS = 32
@@ -54,12 +54,12 @@ def usual_energies(F: AbstractEnergy, energies: np.ndarray, rows: Rows) -> Float
 
 
 def _smooth(F: AbstractSmoothed, rows: Rows) -> np.ndarray:
-    return in_batches(lambda y, o: _of_parts(F, y, o), rows.values, rows.observed)
+    return in_batches(_of_parts, F, rows.values, rows.observed)
 
 
 @eqx.filter_jit
 def _of_parts(F, y, observed):
-    return jax.vmap(F.smooth)(y, observed)
+    return by_row(F.smooth, y, observed)
 
 
 class Calibration(Protocol):
