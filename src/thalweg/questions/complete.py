@@ -38,7 +38,9 @@ def best_guess(
         return in_batches(_closed_form, F, rows.values, rows.observed)
     begin = np.where(rows.observed, rows.values, start[None, :]).astype(np.float32)
     grid = candidate_grid(F.space, candidates)
-    filled, converged = in_batches(lambda F, y, o: _clamped(F, y, o, grid), F, begin, rows.observed, largest=512)
+    filled, converged = in_batches(
+        lambda F, y, o: _clamped(F, y, o, grid), F, begin, rows.observed, largest=512
+    )
     if not converged.all():
         warnings.warn(
             f"the best guess of {np.sum(~converged)} of {len(rows)} rows had not settled when its steps were used up",

@@ -1,7 +1,6 @@
 """encode: the latent z of a row."""
 
 import equinox as eqx
-import jax
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from thalweg.data.rows import Rows
