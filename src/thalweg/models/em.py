@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.models.gaussian import LOG_TAU, log_normal_1d
-from thalweg.models.padding import length_for
+from thalweg.models.padding import AnyArray, length_for
 from thalweg.models.triangular import factorise, invert, product
 
 #: About how many numbers a chunk of rows may need at once.
@@ -73,7 +73,7 @@ class Trace(NamedTuple):
     converged: jax.Array
 
 
-def split(u: Float[Array, "n e"], seen: Bool[Array, "n e"], components: int, form: str) -> Cells:
+def split(u: Float[AnyArray, "n e"], seen: Bool[AnyArray, "n e"], components: int, form: str) -> Cells:
     """Rows sorted into chunks for `expectation_maximisation`; one group for up to 8, 32, 128, … missing cells."""
     rows, missing = np.where(seen, u, 0), ~np.asarray(seen)
     width, lacking = rows.shape[1], missing.sum(axis=1)
@@ -96,7 +96,7 @@ def expectation_maximisation(
     initial: Parameters,
     *,
     form: str,
-    ridge: float | Array,
+    ridge: float | AnyArray,
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> Trace:

@@ -237,9 +237,9 @@ def _fit_once(
             iterations=settings.iterations,
         )
         host = jax.tree.map(np.asarray, trace)
-    found = em.Parameters(*(part.astype(np.float32) for part in host.parameters))
+    narrow = em.Parameters(*(part.astype(np.float32) for part in host.parameters))
     curve = host.curve + (width - e) * LOG_TAU / 2
-    return host._replace(parameters=_part(found, components, e, form), curve=curve)
+    return host._replace(parameters=_part(narrow, components, e, form), curve=curve)
 
 
 def _part(parameters: em.Parameters, components: int, width: int, form: str) -> em.Parameters:

@@ -35,7 +35,7 @@ from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.run import Fit
 from thalweg.models.embedding import Embedding
 from thalweg.models.gaussian import product
-from thalweg.models.padding import filled_up, length_for, width_for
+from thalweg.models.padding import AnyArray, filled_up, length_for, width_for
 from thalweg.models.recipe import Problem, Recipe, setting
 
 #: How many rows meet all centroids at once.
@@ -85,7 +85,7 @@ class Clustering(NamedTuple):
     """Centroids, the cluster of each row, and the mean energy before each step (nan where not run)."""
 
     centroids: Float[Array, "k e"]
-    labels: Array
+    labels: AnyArray
     energy: Scalar
     curve: Float[Array, "iterations"]
     step: Array
@@ -93,8 +93,8 @@ class Clustering(NamedTuple):
 
 
 def lloyd(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
     centroids: Float[Array, "k e"],
     *,
     tolerance: float = 1e-4,
@@ -107,18 +107,16 @@ def lloyd(
     squares). An empty cluster starts anew at the row that is farthest from its own. `seen` None: all rows
     are complete. Only the first `clusters` of the centroids take part.
     """
-    u, n = np.asarray(u), np.int32(len(u))
-    u = u if seen is None else np.where(seen, u, np.zeros((), u.dtype))
+    rows = chunked(u if seen is None else np.where(seen, u, np.zeros((), u.dtype)))
+    known = None if seen is None else chunked(seen)
     live = np.int32(len(centroids) if clusters is None else clusters)
-    found = _lloyd(
-        chunked(u), None if seen is None else chunked(seen), n, centroids, live, tolerance, iterations
-    )
-    return found._replace(labels=np.asarray(found.labels)[:n])
+    found = _lloyd(rows, known, np.int32(len(u)), centroids, live, tolerance, iterations)
+    return found._replace(labels=np.asarray(found.labels)[: len(u)])
 
 
 def plus_plus(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
     clusters: int,
     *,
     key: PRNGKeyArray,
@@ -131,9 +129,10 @@ def plus_plus(
     result has so many rows, 0 after the first `clusters`.
     """
     shape = (length_for(len(u)), u.shape[1])
-    seen = np.ones(u.shape, bool) if seen is None else np.asarray(seen)
-    rows, known = filled_up(np.asarray(u), shape), filled_up(seen, shape)
-    return _plus_plus(rows, known, np.int32(len(u)), np.int32(clusters), slots or clusters, key)
+    known = filled_up(np.ones(u.shape, bool) if seen is None else seen, shape)
+    return _plus_plus(
+        filled_up(u, shape), known, np.int32(len(u)), np.int32(clusters), slots or clusters, key
+    )
 
 
 @partial(jax.jit, static_argnames="iterations")
@@ -254,17 +253,17 @@ def _mean_variance(u, seen, count):
     return jnp.mean(jnp.sum(jnp.where(known, rows - means[None], 0) ** 2, axis=0) / number)
 
 
-def chunked(rows: Float[Array, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
+def chunked(rows: Float[AnyArray, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
     """(chunks, rows of a chunk, …), at most `most` rows in each, filled up with zeros."""
     size = min(most, length_for(len(rows)))
     chunks = math.ceil(len(rows) / size)
-    padded = filled_up(np.asarray(rows), (chunks * size, *rows.shape[1:]))
+    padded = filled_up(rows, (chunks * size, *rows.shape[1:]))
     return jnp.asarray(padded.reshape(chunks, size, *rows.shape[1:]))
 
 
 def cluster(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
     clusters: int,
     *,
     key: PRNGKeyArray,
@@ -276,8 +275,8 @@ def cluster(
     """The best of `restarts` runs of `lloyd` from `plus_plus`; compiled for `slots` clusters, where given."""
     n, e = u.shape
     shape = (n, width_for(e, n))
-    rows = filled_up(np.asarray(u), shape)
-    known = None if seen is None else filled_up(np.asarray(seen), shape, True)
+    rows = filled_up(u, shape)
+    known = None if seen is None else filled_up(seen, shape, True)
     # The mean variance of a coordinate, with those that fill up.
     share = tolerance * shape[1] / e
     runs = [

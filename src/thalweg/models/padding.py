@@ -5,7 +5,10 @@ coordinates that do are 0 in every row; both leave the fit as it is.
 """
 
 import numpy as np
+from jaxtyping import Array
 
+#: Rows on the host or on a device.
+AnyArray = Array | np.ndarray
 #: The fewest rows, and the most rows that are filled up (to a power of two).
 FEWEST, MOST = 256, 4096
 #: Widths, and the most rows that are brought to one of them.
@@ -22,8 +25,8 @@ def width_for(width: int, rows: int) -> int:
     return next((w for w in WIDTHS if width <= w), width) if rows <= MOST_WIDENED else width
 
 
-def filled_up(array: np.ndarray, shape: tuple[int, ...], value: float | bool = 0) -> np.ndarray:
-    """The array with `value` after its ends."""
+def filled_up(array: AnyArray, shape: tuple[int, ...], value: float | bool = 0) -> np.ndarray:
+    """The array with `value` after its ends, on the host."""
     out = np.full(shape, value, array.dtype)
-    out[tuple(slice(size) for size in array.shape)] = array
+    out[tuple(slice(size) for size in array.shape)] = np.asarray(array)
     return out

@@ -64,7 +64,6 @@ class AbstractEnergyEstimator(BaseEstimator):
 
     def _learn(self, dataset: Dataset, *, target: str | None = None, **options: Any) -> Model:
         """A model of the rows, which train all but those held out for early stopping (and calibration)."""
-        log = {} if self.verbose else {"log": lambda line: None}
         kinds = {**dataset.kinds, **(self.kinds or {})}
         return fit(
             load(dataset, kinds=kinds),
@@ -72,7 +71,7 @@ class AbstractEnergyEstimator(BaseEstimator):
             target=target,
             seed=self._seed(),
             progress=bool(self.verbose),
-            **log,
+            log=None if self.verbose else _silent,
             **options,
             **(self.settings or {}),
         )
@@ -114,6 +113,10 @@ def _read(estimator: BaseEstimator, X: Any, *, reset: bool) -> Dataset:
     table = pa.table([np.ascontiguousarray(column, np.float64) for column in values.T], names=names)
     kinds = dict.fromkeys(names, "continuous") if reset else {}
     return Dataset(table, "X", native="numpy", kinds=kinds, source=values[:0])
+
+
+def _silent(line: str) -> None:
+    """What is done with the lines of a fit that nobody asked for."""
 
 
 def with_target(dataset: Dataset, y: pa.Array, kind: str) -> tuple[Dataset, str]:

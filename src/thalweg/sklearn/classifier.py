@@ -54,4 +54,5 @@ class EnergyClassifier(ClassifierMixin, AbstractEnergyEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         r"""The label \(\arg\min_y F(x, y)\) of each row (n_samples,)."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        likeliest = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[likeliest]

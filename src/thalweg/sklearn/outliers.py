@@ -23,9 +23,10 @@ class EnergyOutlierDetector(OutlierMixin, AbstractEnergyEstimator):
     contamination : "auto" or float, default="auto"
         With "auto" a row is an outlier where its conformal p-value is at most `alpha`; a float in (0, 0.5] is the
         share of the training rows that are to be outliers.
-    alpha : float, default=0.01
+    alpha : float, default=0.05
         The false-alarm rate: of fresh rows like those of `fit` at most this share is flagged, whatever the recipe.
-        Where there are too few rows to tell so small a rate, the smallest that they tell is taken, with a warning.
+        Where there are too few rows to tell so small a rate, the smallest that they tell is taken, with a warning:
+        0.01 needs 300 rows, 0.05 needs 60.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class EnergyOutlierDetector(OutlierMixin, AbstractEnergyEstimator):
         recipe: str | AbstractEnergy | Callable[..., AbstractEnergy] = "gmm",
         *,
         contamination: str | float = "auto",
-        alpha: float = 0.01,
+        alpha: float = 0.05,
         settings: Mapping[str, Any] | None = None,
         kinds: Mapping[str, str] | None = None,
         random_state: Any = None,
