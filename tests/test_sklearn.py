@@ -364,6 +364,7 @@ def wide(cell):
             "'b', row 5: the value",
         ),
         (EnergyDensity(recipe="gmmm"), wide(0), None, SettingsError, "did you mean 'gmm'"),
+        (EnergyDensity(recipe=3), wide(0), None, SettingsError, "a recipe is a name, an energy"),
         (EnergyDensity(settings={"component": 3}), wide(0), None, SettingsError, "did you mean 'components'"),
         (EnergyDensity(), np.ones((20, 3)), None, DataError, "every column is constant"),
         (EnergyDensity(), wide(0)[:1], None, ValueError, "1 sample"),

@@ -107,10 +107,11 @@ def lloyd(
     squares). An empty cluster starts anew at the row that is farthest from its own. `seen` None: all rows
     are complete. Only the first `clusters` of the centroids take part.
     """
-    rows = chunked(u if seen is None else np.where(seen, u, np.zeros((), u.dtype)))
-    known = None if seen is None else chunked(seen)
+    shape = (length_for(len(u)), u.shape[1])
+    rows = filled_up(u if seen is None else np.where(seen, u, np.zeros((), u.dtype)), shape)
+    known = None if seen is None else chunked(filled_up(seen, shape))
     live = np.int32(len(centroids) if clusters is None else clusters)
-    found = _lloyd(rows, known, np.int32(len(u)), centroids, live, tolerance, iterations)
+    found = _lloyd(chunked(rows), known, np.int32(len(u)), centroids, live, tolerance, iterations)
     return found._replace(labels=np.asarray(found.labels)[: len(u)])
 
 
@@ -254,11 +255,13 @@ def _mean_variance(u, seen, count):
 
 
 def chunked(rows: Float[AnyArray, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
-    """(chunks, rows of a chunk, …), at most `most` rows in each, filled up with zeros."""
-    size = min(most, length_for(len(rows)))
+    """(chunks, rows of a chunk, …), at most `most` rows in each, padded with zeros."""
+    size = min(most, len(rows))
     chunks = math.ceil(len(rows) / size)
-    padded = filled_up(rows, (chunks * size, *rows.shape[1:]))
-    return jnp.asarray(padded.reshape(chunks, size, *rows.shape[1:]))
+    padding = [(0, chunks * size - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+    # On the host what is there: for JAX each length is a program of its own.
+    pad = np.pad if isinstance(rows, np.ndarray) else jnp.pad
+    return jnp.asarray(pad(rows, padding).reshape(chunks, size, *rows.shape[1:]))
 
 
 def cluster(

@@ -87,7 +87,7 @@ class AbstractEnergyEstimator(BaseEstimator):
 
     def _rows(self, X: Any) -> Dataset:
         """X as rows with the columns of the fit, which scikit-learn has checked by name and number."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         dataset = _read(self, X, reset=False)
         return replace(dataset, table=dataset.table.rename_columns(list(self._names)))
 

@@ -34,7 +34,8 @@ class EnergyDensity(AbstractEnergyEstimator):
         """Fit the density to the rows of X (n_samples, n_features); y is ignored."""
         dataset = self._rows_to_fit(X)
         self.model_ = self._learn(dataset, calibrate=False)
-        self._like = replace(dataset, table=dataset.table[:0], source=dataset.source[:0])
+        source = None if dataset.source is None else dataset.source[:0]
+        self._like = replace(dataset, table=dataset.table[:0], source=source)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -52,5 +53,5 @@ class EnergyDensity(AbstractEnergyEstimator):
 
     def sample(self, n_samples: int = 1) -> Any:
         """New rows drawn from the density (n_samples, n_features), an array or a frame as X was in `fit`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         return self._like.restore(self.model_.sample(n_samples, seed=self._seed()))

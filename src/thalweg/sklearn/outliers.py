@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class EnergyOutlierDetector(OutlierMixin, AbstractEnergyEstimator):
 
     def _check_rates(self) -> None:
         share = self.contamination
-        if share != "auto" and not (isinstance(share, float) and 0 < share <= 0.5):
+        if share != "auto" and not (isinstance(share, Real) and 0 < share <= 0.5):
             raise SettingsError(f"contamination is 'auto' or a share in (0, 0.5], not {share!r}")
         if not 0 < self.alpha < 1:
             raise SettingsError(f"alpha is a false-alarm rate between 0 and 1, not {self.alpha!r}")
