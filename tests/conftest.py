@@ -40,6 +40,22 @@ def clear_jax_caches():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """What one test of the module has compiled, the others read, and so do the processes that they start."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data named by THALWEG_DATA; the test is skipped, saying so, without it."""

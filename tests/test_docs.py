@@ -10,7 +10,6 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import pytest
 import yaml
 
@@ -84,17 +83,8 @@ def run_command(command: str, page: Path, monkeypatch) -> None:
     assert not status, f"{relative(page)}: `{command}` returned {status}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Pages fit the same shapes; what one has compiled, the others read, the command line included."""
-    directory = str(tmp_path_factory.mktemp("compiled"))
-    jax.config.update("jax_compilation_cache_dir", directory)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", directory)
-        yield
-    jax.config.update("jax_compilation_cache_dir", None)
+# Pages fit the same shapes; what one has compiled, the others read, the command line included.
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=relative)

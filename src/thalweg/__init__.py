@@ -21,7 +21,17 @@ _WHERE = {
     "load": "thalweg.persist",
     "minimise": "thalweg.inference",
 }
-_PACKAGES = ("data", "energy", "errors", "evaluate", "inference", "learning", "models", "questions")
+_PACKAGES = (
+    "data",
+    "energy",
+    "errors",
+    "evaluate",
+    "inference",
+    "learning",
+    "models",
+    "questions",
+    "sklearn",
+)
 
 __all__ = [
     "AbstractDensity",
@@ -41,6 +51,7 @@ __all__ = [
     "minimise",
     "models",
     "questions",
+    "sklearn",
 ]
 
 if TYPE_CHECKING:

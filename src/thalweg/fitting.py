@@ -23,6 +23,7 @@ from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, OutputError, SettingsError
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
@@ -52,6 +53,7 @@ def fit(
     force: bool = False,
     drop: tuple[str, ...] | list[str] = (),
     kinds: Mapping[str, str] | None = None,
+    calibrate: bool = True,
     objective: AbstractObjective | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
@@ -62,8 +64,10 @@ def fit(
 
     `data` is anything that `thalweg.data.load` reads. `recipe` is a name from `thalweg.models.RECIPES` (default
     `orderless`), an energy of your own, or a function of `(space, key)` that builds one. `target` names the column
-    that `predict` answers by default. `out` is a directory for the model, its curve and its report; with `resume`
-    an interrupted run there goes on, bitwise as if it had never stopped. Other keywords are the recipe's settings.
+    that `predict` answers by default. `calibrate=False` holds no rows out for p-values: the model learns from them
+    too, and `score` has nothing to compare with. `out` is a directory for the model, its curve and its report; with
+    `resume` an interrupted run there goes on, bitwise as if it had never stopped. Other keywords are the recipe's
+    settings.
 
     Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
     """
@@ -79,7 +83,7 @@ def fit(
     )
     schema = Schema.infer(dataset, target=target)
     rows = schema.encode(dataset.table, name=dataset.name)
-    train, validation, held_out = _parts(rows, chosen, seed)
+    train, validation, held_out = _parts(rows, chosen, seed, calibrate)
     configured = chosen.settle(configured, schema.space, len(train))
     run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
     key = jax.random.key(seed)
@@ -93,7 +97,8 @@ def fit(
         card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
         history=result.history,
     )
-    model = _calibrated(model, train, validation, seed)
+    if calibrate:
+        model = _calibrated(model, train, validation, seed)
     if directory is not None:
         model.save(directory, force=True)
         (directory / CHECKPOINT).unlink(missing_ok=True)
@@ -138,12 +143,12 @@ def _finished(directory: Path) -> bool:
     return (directory / MODEL_FILE).exists() and not (directory / CHECKPOINT).exists()
 
 
-def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:
+def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows, Rows, Rows]:
     """Rows for training, for early stopping and for calibration; the last two never train."""
     n = len(rows)
-    if n < 8:
+    if n < 8 and (calibrate or recipe.validates):
         raise DataError(f"{n} rows are too few: fitting needs at least 8, some of which are held out")
-    calibration = min(max(round(0.1 * n), min(100, n // 3)), 2000)
+    calibration = min(max(round(0.1 * n), min(100, n // 3)), 2000) if calibrate else 0
     validation = min(max(round(0.06 * n), 2), 2000) if recipe.validates else 0
     shares = (1 - (calibration + validation) / n, validation / n, calibration / n)
     train, stop, held_out = split(n, shares, seed=seed)
@@ -157,11 +162,7 @@ def _uncalibrated(held_out: Rows) -> Calibration:
 def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model:
     """The model with the energies of its held-out rows, and the evidence for its report."""
     held_out = model.calibration.rows
-    keys = jax.random.split(jax.random.key(seed), EVIDENCE)
-    space = model.schema.space
-    noise_values = np.asarray(jax.jit(jax.vmap(lambda key: space.draw(key=key)))(keys))
-    whole = np.ones_like(noise_values, bool)
-    noise = Rows(noise_values, whole, np.zeros(EVIDENCE, np.int64))
+    noise = _noise(model.schema.space, EVIDENCE, seed)
     parts = {"train": train, "validation": validation, "held-out": held_out, "uniform noise": noise}
     parts = {name: part[:EVIDENCE] for name, part in parts.items() if len(part)}
     energies = model._code_energies(held_out)
@@ -179,6 +180,17 @@ def _calibrated(model: Model, train: Rows, validation: Rows, seed: int) -> Model
         "surprises": {name: values.tolist() for name, values in odd.items()},
     }
     return replace(model, calibration=calibration, evidence=evidence)
+
+
+def _noise(space: Record, n: int, seed: int) -> Rows:
+    """Rows drawn uniformly from the ranges of the columns; on the host, for a draw compiles longer than it takes."""
+    share = np.random.default_rng(seed).random((n, len(space.columns)))
+    low = np.array([0 if column.finite else column.lower for column in space.columns])
+    high = np.array([column.size if column.finite else column.upper for column in space.columns])
+    finite = np.array([column.finite for column in space.columns])
+    drawn = low + (high - low) * share
+    values = np.where(finite, np.floor(drawn), drawn).astype(np.float32)
+    return Rows(values, np.ones(values.shape, bool), np.zeros(n, np.int64))
 
 
 def _card(

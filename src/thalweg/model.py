@@ -68,8 +68,8 @@ class Model:
         scoring.check_alpha(alpha, len(self.calibration.energies))
         energies = self._code_energies(encoded)
         surprise = scoring.surprises(self.F, energies, encoded, self.calibration.usual)
-        p_values = scoring.p_values(surprise, encoded, self._surprises, self.calibration)
-        return Scores(self._in_units(energies, encoded), surprise, p_values, p_values <= alpha, alpha)
+        p_values, limits = scoring.judge(surprise, encoded, self._surprises, self.calibration, alpha)
+        return Scores(self._in_units(energies, encoded), surprise, p_values, p_values <= alpha, alpha, limits)
 
     def compare(self, a: Any, b: Any) -> np.ndarray:
         r"""\(\log p(a_i)/p(b_i) = F(b_i) - F(a_i)\) for each pair of rows, in nats; no partition function needed."""
@@ -122,16 +122,18 @@ class Model:
 
         Any column can be the target; by default the one named when fitting. What the rows say there is not read.
         """
-        name = target or self.schema.target
-        if name is None:
-            raise SchemaError(
-                "predict needs a target: name one of " + ", ".join(self.schema.space.names[:20])
-            )
-        index = self.schema.index(name)
-        _, encoded = self._encode(rows, without=name)
+        encoded, index = self._without_target(rows, target)
         return predicting.predict(
             self.F, encoded, index, self.schema, draws, seed, self._candidates, self._start
         )
+
+    def mean(self, rows: Any, target: str | None = None) -> np.ndarray:
+        """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
+
+        Raises `SettingsError` for a category.
+        """
+        encoded, index = self._without_target(rows, target)
+        return predicting.mean(self.F, encoded, index, self.schema, self._candidates, self._start)
 
     def rank(self, rows: Any, candidates: Any) -> Ranking:
         """For each row, the candidates from lowest to highest energy when their cells are put into it.
@@ -186,6 +188,15 @@ class Model:
             table = table.drop_columns([without])
         partial = partial or without is not None
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
+
+    def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
+        """The rows without their target, and its place in the space."""
+        name = target or self.schema.target
+        if name is None:
+            raise SchemaError(
+                "predict needs a target: name one of " + ", ".join(self.schema.space.names[:20])
+            )
+        return self._encode(rows, without=name)[1], self.schema.index(name)
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""

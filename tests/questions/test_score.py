@@ -11,7 +11,7 @@ import thalweg
 from thalweg.data.rows import Rows
 from thalweg.energy import Column, Real, Record
 from thalweg.energy.capabilities import AbstractSmoothed
-from thalweg.questions.score import p_values, surprises, usual_energies
+from thalweg.questions.score import judge, surprises, threshold, usual_energies
 
 SPACE = Record((Column("a", "real"), Column("b", "real")))
 
@@ -81,11 +81,23 @@ def test_p_values_of_two_views_keep_their_promise(usual):
     for _ in range(400):
         known, fresh = rows_of(generator.normal(size=(39, 2))), rows_of(generator.normal(size=(1, 2)))
         calibration = SimpleNamespace(rows=known, surprises=surprise(known))
-        found.append(float(p_values(surprise(fresh), fresh, surprise, calibration)[0]))
+        own = surprise(fresh)
+        p_value, limit = judge(own, fresh, surprise, calibration, 0.1)
+        assert (p_value[0] <= 0.1) == (own[0] > limit[0])
+        found.append(float(p_value[0]))
     counts = (
         np.bincount(np.rint(np.array(found) * 40).astype(int), minlength=41)[1:].reshape(8, 5).sum(axis=1)
     )
     assert np.sum((counts - 50) ** 2 / 50) < stats.chi2.ppf(0.9999, 7)
+
+
+@pytest.mark.parametrize(
+    ("rows", "alpha", "rank"),
+    [(99, 0.01, 1), (39, 0.1, 4), (13, 1 / 14, 1), (48, 1 / 49, 1), (13, 0.07, None)],
+)
+def test_the_threshold_is_an_order_statistic(rows, alpha, rank):
+    usual = np.random.default_rng(0).permutation(rows).astype(float)
+    assert threshold(usual, alpha) == (np.inf if rank is None else rows - rank)
 
 
 def test_orderless_scores_by_both_energies_and_answers_alike_once_loaded(tmp_path):

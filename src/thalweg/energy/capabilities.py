@@ -21,6 +21,18 @@ class AbstractMarginal(AbstractEnergy):
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
 
 
+class AbstractTabular(AbstractEnergy):
+    """An energy whose value does not depend on the names, bounds and units of its space's columns."""
+
+    @abstractmethod
+    def bare(self) -> AbstractEnergy:
+        """The same function over a space without them.
+
+        Compiled code is kept by all that is static, so what was compiled for one table serves every other whose
+        columns are alike.
+        """
+
+
 class AbstractSmoothed(AbstractEnergy):
     """An energy with a smoother one beside it, of the same rows: it misses detail and forgives nothing unusual."""
 

@@ -86,7 +86,11 @@ def on_record(
 def recipe_for(
     energy: AbstractEnergy | Callable[..., AbstractEnergy], objective: AbstractObjective | None
 ) -> Recipe:
-    """A recipe named `custom` around a user's energy."""
+    """A recipe named `custom` around a user's energy. Raises `SettingsError` for anything else."""
+    if not callable(energy):
+        raise SettingsError(
+            f"a recipe is a name, an energy, or a function of (space, key) that builds one, not {energy!r}"
+        )
 
     def train(problem: Problem) -> Fit:
         settings = problem.settings

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.models.gaussian import LOG_TAU, log_normal_1d
+from thalweg.models.padding import AnyArray, length_for
 from thalweg.models.triangular import factorise, invert, product
 
 #: About how many numbers a chunk of rows may need at once.
@@ -72,7 +73,7 @@ class Trace(NamedTuple):
     converged: jax.Array
 
 
-def split(u: Float[Array, "n e"], seen: Bool[Array, "n e"], components: int, form: str) -> Cells:
+def split(u: Float[AnyArray, "n e"], seen: Bool[AnyArray, "n e"], components: int, form: str) -> Cells:
     """Rows sorted into chunks for `expectation_maximisation`; one group for up to 8, 32, 128, … missing cells."""
     rows, missing = np.where(seen, u, 0), ~np.asarray(seen)
     width, lacking = rows.shape[1], missing.sum(axis=1)
@@ -95,7 +96,7 @@ def expectation_maximisation(
     initial: Parameters,
     *,
     form: str,
-    ridge: float | Array,
+    ridge: float | AnyArray,
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> Trace:
@@ -122,8 +123,11 @@ def _iterate(
         moments = expect(cells, state.parameters, form)
         value = moments.log_likelihood / count.astype(state.curve.dtype)
         last = jnp.where(state.step > 0, state.curve[state.step - 1], -jnp.inf)
+        found = maximise(moments, ridge, form)
+        # A component of weight 0 only fills the shape up, and stays at 0.
+        exists = jnp.isfinite(state.parameters.log_weights)
         return Trace(
-            maximise(moments, ridge, form),
+            found._replace(log_weights=jnp.where(exists, found.log_weights, -jnp.inf)),
             state.curve.at[state.step].set(value),
             state.step + 1,
             jnp.abs(value - last) < tolerance,
@@ -307,7 +311,7 @@ def _add(a: Moments, b: Moments) -> Moments:
 
 def chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
     """Rows as (chunks, rows of a chunk, e) and their weights, `numbers` being what one row needs at work."""
-    size = max(1, min(len(rows), CHUNK // numbers))
+    size = max(1, min(length_for(len(rows)), CHUNK // numbers))
     chunks = math.ceil(len(rows) / size)
     padded = np.zeros((chunks * size, rows.shape[1]), rows.dtype)
     padded[: len(rows)] = rows

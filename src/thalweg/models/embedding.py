@@ -3,11 +3,12 @@ r"""Codes to real coordinates: what an energy over \(\mathbb{R}^E\) sees of a ta
 \[ u_c = f_c\,(y_c - m_c) \ \text{for numbers}, \qquad u_{c,j} = [y_c = j] \ \text{for categories} \]
 """
 
+import math
+from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -76,13 +77,7 @@ class Embedding(eqx.Module):
         self, y: Float[Array, "d"], observed: Bool[Array, "d"] | None = None
     ) -> tuple[Float[Array, "e"], Bool[Array, "e"]]:
         """The coordinates of a row and which of them are seen; 0 where they are not."""
-        layout = self.layout
-        observed = jnp.ones(y.shape, bool) if observed is None else observed
-        codes = jnp.where(observed, y, layout.center)[layout.column]
-        numbers = (codes - layout.center[layout.column]) * layout.factor[layout.column]
-        indicators = (jnp.round(codes) == layout.value).astype(y.dtype)
-        seen = observed[layout.column]
-        return jnp.where(seen, jnp.where(layout.value < 0, numbers, indicators), 0), seen
+        return _embed(jnp, self.layout, y, jnp.ones(y.shape, bool) if observed is None else observed)
 
     def unembed(self, u: Float[Array, "e"]) -> Float[Array, "d"]:
         """Codes: numbers not rounded, a category the largest of its block."""
@@ -108,15 +103,38 @@ class Embedding(eqx.Module):
         """The coordinates of many rows, float32. Raises `DataError` where there are none."""
         if not len(rows):
             raise DataError("there are no rows to fit: give at least one")
-        return jax.jit(jax.vmap(self.embed))(
-            jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed)
-        )
+        # On the host: compiling takes longer than the arithmetic.
+        u, seen = _embed(np, self.layout, rows.values, rows.observed)
+        return jnp.asarray(u), jnp.asarray(seen)
+
+    def bare(self) -> "Embedding":
+        """The same coordinates of a space without names, bounds and the units that they do not depend on."""
+        return _bare(self.space.columns, self.scale)
 
     def noise(self, deviations: Float[Array, "d"]) -> Float[Array, "e"]:
         """Deviations in codes as deviations of the coordinates; 0 for categories."""
         layout = self.layout
         scaled = jnp.where(layout.numeric, deviations * layout.factor, 0)
         return scaled[layout.column]
+
+
+def _embed(xp: Any, layout: Layout, y: Any, observed: Any) -> tuple[Any, Any]:
+    """`Embedding.embed` of one row or of many, in NumPy or in JAX."""
+    codes = xp.where(observed, y, layout.center)[..., layout.column]
+    numbers = (codes - layout.center[layout.column]) * layout.factor[layout.column]
+    indicators = (xp.round(codes) == layout.value).astype(y.dtype)
+    seen = observed[..., layout.column]
+    return xp.where(seen, xp.where(layout.value < 0, numbers, indicators), xp.zeros((), y.dtype)), seen
+
+
+@lru_cache(maxsize=64)
+def _bare(columns: tuple[Column, ...], scale: str) -> Embedding:
+    def essential(i: int, column: Column) -> Column:
+        shared = scale in ("common", "none") or (scale == "auto" and column.pixel)
+        unit = column.unit if shared else 1.0
+        return replace(column, name=str(i), lower=-math.inf, upper=math.inf, unit=unit)
+
+    return Embedding(Record(tuple(essential(i, column) for i, column in enumerate(columns))), scale)
 
 
 @lru_cache(maxsize=64)

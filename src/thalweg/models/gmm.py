@@ -9,7 +9,7 @@ Dempster, Laird & Rubin (1977), *Maximum likelihood from incomplete data via the
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import equinox as eqx
@@ -24,13 +24,23 @@ from thalweg.energy.capabilities import (
     AbstractConditionalSampler,
     AbstractEncoder,
     AbstractMarginal,
+    AbstractTabular,
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
 from thalweg.learning.run import Fit
 from thalweg.models import em, kmeans
 from thalweg.models.embedding import Embedding
-from thalweg.models.gaussian import Conditional, condition, double_precision, draw, draw_given, log_normal
+from thalweg.models.gaussian import (
+    LOG_TAU,
+    Conditional,
+    condition,
+    double_precision,
+    draw,
+    draw_given,
+    log_normal,
+)
+from thalweg.models.padding import filled_up, length_for, width_for
 from thalweg.models.recipe import Problem, Recipe, setting
 
 FORMS = ("full", "diagonal", "tied")
@@ -39,7 +49,12 @@ ROWS_A_COMPONENT = 5
 
 
 class GaussianMixture(
-    AbstractDensity, AbstractMarginal, AbstractCompletion, AbstractConditionalSampler, AbstractEncoder
+    AbstractDensity,
+    AbstractTabular,
+    AbstractMarginal,
+    AbstractCompletion,
+    AbstractConditionalSampler,
+    AbstractEncoder,
 ):
     r"""\(F(y) = -\log \sum_k w_k \mathcal{N}(u(y); \mu_k, \Sigma_k)\), in nats.
 
@@ -70,6 +85,9 @@ class GaussianMixture(
     @property
     def space(self) -> Record:
         return self.embedding.space
+
+    def bare(self) -> "GaussianMixture":
+        return replace(self, embedding=self.embedding.bare())
 
     def log_prob(self, y: Array, x: PyTree = None) -> Scalar:
         u, _ = self.embedding.embed(y)
@@ -160,7 +178,7 @@ def train(problem: Problem) -> Fit:
     """EM from k-means or random responsibilities, the best of the restarts."""
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
-    u, seen = embedding.rows(problem.rows)
+    u, seen = (np.asarray(part) for part in embedding.rows(problem.rows))
     volume = embedding.mean_log_volume(problem.rows)
     needed = max(ROWS_A_COMPONENT, 2 * embedding.width if settings.covariance == "full" else 0)
     k = min(settings.components, max(1, len(u) // needed))
@@ -173,7 +191,8 @@ def train(problem: Problem) -> Fit:
     best = max(traces, key=lambda trace: float(trace.curve[trace.step - 1]))
     steps = int(best.step)
     history = [{"step": i + 1, "loss": -float(value) - volume} for i, value in enumerate(best.curve[:steps])]
-    log_weights, means, factors = _filled_up(best.parameters, settings.components, settings.covariance)
+    parameters = _filled_up(best.parameters, settings.components, settings.covariance)
+    log_weights, means, factors = (jnp.asarray(part) for part in parameters)
     energy = GaussianMixture(embedding, log_weights, means, factors, settings.covariance)
     status = "converged" if best.converged else "ran all steps"
     return Fit(energy, status, steps, time.perf_counter() - started, history)
@@ -188,23 +207,27 @@ def initial_parameters(
 
 
 def _fit_once(
-    u: Array, seen: Array, components: int, settings: Settings, floor: np.ndarray, key: PRNGKeyArray
+    u: np.ndarray, seen: np.ndarray, components: int, settings: Settings, floor: np.ndarray, key: PRNGKeyArray
 ) -> em.Trace:
     """One EM run in float64, its curve and parameters back in float32; `floor` is added to the variances."""
-    form = settings.covariance
-    complete = bool(seen.all())
-    found = kmeans.cluster(u, None if complete else seen, components, key=key)
-    filled = u if complete else jnp.where(seen, u, found.centroids[found.labels])
+    form, slots = settings.covariance, settings.components
+    (n, e), complete = u.shape, bool(seen.all())
+    found = kmeans.cluster(u, None if complete else seen, components, key=key, slots=slots)
+    filled = u if complete else np.where(seen, u, np.asarray(found.centroids)[found.labels])
     if settings.start == "random":
-        shares = jax.random.dirichlet(key, jnp.ones(components), (len(u),))
+        shares = np.asarray(jax.random.dirichlet(key, jnp.ones(components), (n,)), np.float64)
     else:
-        shares = jax.nn.one_hot(found.labels, components)
-    share = settings.reg * float(jnp.mean(jnp.var(filled, axis=0)))
-    cells = em.split(u, seen, components, form)
+        shares = np.eye(components)[found.labels]
+    length, width = length_for(n), width_for(e, n)
+    share = settings.reg * float(np.mean(np.var(filled, axis=0)))
+    # A coordinate that only fills up is independent of the others, with variance 1.
+    ridge = filled_up(np.asarray(share + floor, np.float64), (width,), 1)
+    cells = em.split(filled_up(u, (n, width)), filled_up(seen, (n, width), True), slots, form)
     with double_precision():
-        rows, shares = (jnp.asarray(np.asarray(part), jnp.float64) for part in (filled, shares))
-        ridge = jnp.asarray(share + floor, jnp.float64)
-        initial = initial_parameters(rows, shares, form=form, ridge=ridge)
+        rows = filled_up(filled.astype(np.float64), (length, width))
+        initial = initial_parameters(rows, filled_up(shares, (length, slots)), form=form, ridge=ridge)
+        weights = np.where(np.arange(slots) < components, initial.log_weights, -np.inf)
+        initial = initial._replace(log_weights=weights)
         trace = em.expectation_maximisation(
             cells,
             initial,
@@ -214,8 +237,17 @@ def _fit_once(
             iterations=settings.iterations,
         )
         host = jax.tree.map(np.asarray, trace)
-    narrow = partial(jnp.asarray, dtype=jnp.float32)
-    return host._replace(parameters=jax.tree.map(narrow, host.parameters))
+    narrow = em.Parameters(*(part.astype(np.float32) for part in host.parameters))
+    curve = host.curve + (width - e) * LOG_TAU / 2
+    return host._replace(parameters=_part(narrow, components, e, form), curve=curve)
+
+
+def _part(parameters: em.Parameters, components: int, width: int, form: str) -> em.Parameters:
+    """The first components and coordinates."""
+    log_weights, means, factors = parameters
+    k, e = slice(components), slice(width)
+    factors = factors[{"full": (k, e, e), "diagonal": (k, e), "tied": (e, e)}[form]]
+    return em.Parameters(log_weights[k], means[k, e], factors)
 
 
 def _filled_up(parameters: em.Parameters, components: int, form: str) -> em.Parameters:
@@ -226,7 +258,7 @@ def _filled_up(parameters: em.Parameters, components: int, form: str) -> em.Para
     k = len(parameters.means)
     copies = components - k + 1
     index = np.minimum(np.arange(components), k - 1)
-    shares = jnp.where(jnp.arange(components) < k - 1, 0.0, -np.log(copies))
+    shares = np.where(np.arange(components) < k - 1, 0.0, -np.log(copies)).astype(np.float32)
     factors = parameters.factors if form == "tied" else parameters.factors[index]
     return em.Parameters(parameters.log_weights[index] + shares, parameters.means[index], factors)
 

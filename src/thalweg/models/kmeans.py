@@ -11,7 +11,7 @@ of careful seeding*.
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +22,12 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import Scalar
-from thalweg.energy.capabilities import AbstractCompletion, AbstractEncoder, AbstractMarginal
+from thalweg.energy.capabilities import (
+    AbstractCompletion,
+    AbstractEncoder,
+    AbstractMarginal,
+    AbstractTabular,
+)
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
@@ -30,6 +35,7 @@ from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.run import Fit
 from thalweg.models.embedding import Embedding
 from thalweg.models.gaussian import product
+from thalweg.models.padding import AnyArray, filled_up, length_for, width_for
 from thalweg.models.recipe import Problem, Recipe, setting
 
 #: How many rows meet all centroids at once.
@@ -38,7 +44,7 @@ CHUNK = 4096
 BATCH = 1024
 
 
-class KMeans(AbstractMarginal, AbstractCompletion, AbstractEncoder):
+class KMeans(AbstractTabular, AbstractMarginal, AbstractCompletion, AbstractEncoder):
     r"""\(F(y) = \min_k \sum_{e\ seen} (u_e - w_{k,e})^2\), in squared units of the embedding, not in nats.
 
     `centroids` (k, e). The marginal is the minimum over the missing part (zero temperature), the distance
@@ -51,6 +57,9 @@ class KMeans(AbstractMarginal, AbstractCompletion, AbstractEncoder):
     @property
     def space(self) -> Record:
         return self.embedding.space
+
+    def bare(self) -> "KMeans":
+        return replace(self, embedding=self.embedding.bare())
 
     def distances(self, y: Float[Array, "d"], observed: Bool[Array, "d"] | None = None) -> Float[Array, "k"]:
         """E(y, z) for each z: the squared distance to each centroid over the observed coordinates."""
@@ -76,7 +85,7 @@ class Clustering(NamedTuple):
     """Centroids, the cluster of each row, and the mean energy before each step (nan where not run)."""
 
     centroids: Float[Array, "k e"]
-    labels: Array
+    labels: AnyArray
     energy: Scalar
     curve: Float[Array, "iterations"]
     step: Array
@@ -84,49 +93,68 @@ class Clustering(NamedTuple):
 
 
 def lloyd(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
     centroids: Float[Array, "k e"],
     *,
     tolerance: float = 1e-4,
     iterations: int = 300,
+    clusters: int | None = None,
 ) -> Clustering:
     """Coordinate descent from `centroids`: assign, average over what is observed, and again.
 
     Ends where the centroids move by less than `tolerance` times the mean variance of a coordinate (summed
     squares). An empty cluster starts anew at the row that is farthest from its own. `seen` None: all rows
-    are complete.
+    are complete. Only the first `clusters` of the centroids take part.
     """
-    u = u if seen is None else jnp.where(seen, u, 0)
-    return _lloyd(
-        chunked(u), None if seen is None else chunked(seen), len(u), centroids, tolerance, iterations
-    )
+    shape = (length_for(len(u)), u.shape[1])
+    rows = filled_up(u if seen is None else np.where(seen, u, np.zeros((), u.dtype)), shape)
+    known = None if seen is None else chunked(filled_up(seen, shape))
+    live = np.int32(len(centroids) if clusters is None else clusters)
+    found = _lloyd(chunked(rows), known, np.int32(len(u)), centroids, live, tolerance, iterations)
+    return found._replace(labels=np.asarray(found.labels)[: len(u)])
 
 
 def plus_plus(
-    u: Float[Array, "n e"], seen: Bool[Array, "n e"] | None, clusters: int, *, key: PRNGKeyArray
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
+    clusters: int,
+    *,
+    key: PRNGKeyArray,
+    slots: int | None = None,
 ) -> Float[Array, "k e"]:
     r"""k-means++ seeding: rows drawn with probability in proportion to their energy so far.
 
     Of \(2 + \log k\) candidates the one that lowers the total energy most is kept (Arthur & Vassilvitskii
-    2007). Missing coordinates of a row that becomes a centroid take the mean of their column.
+    2007). Missing coordinates of a row that becomes a centroid take the mean of their column. With `slots` the
+    result has so many rows, 0 after the first `clusters`.
     """
-    return _plus_plus(u, jnp.ones(u.shape, bool) if seen is None else seen, clusters, key)
+    shape = (length_for(len(u)), u.shape[1])
+    known = filled_up(np.ones(u.shape, bool) if seen is None else seen, shape)
+    return _plus_plus(
+        filled_up(u, shape), known, np.int32(len(u)), np.int32(clusters), slots or clusters, key
+    )
 
 
-@partial(jax.jit, static_argnames=("count", "iterations"))
+@partial(jax.jit, static_argnames="iterations")
 def _lloyd(
-    u: Array, seen: Array | None, count: int, centroids: Array, tolerance: float, iterations: int
+    u: Array,
+    seen: Array | None,
+    count: Array,
+    centroids: Array,
+    live: Array,
+    tolerance: float,
+    iterations: int,
 ) -> Clustering:
     limit = tolerance * _mean_variance(u, seen, count)
 
     def improve(state: Clustering) -> Clustering:
-        found = _assign(u, seen, count, state.centroids)
+        found = _assign(u, seen, count, state.centroids, live)
         # A coordinate that no row of the cluster shows stays where it is.
         means = jnp.where(found.counts > 0, found.sums / jnp.maximum(found.counts, 1), state.centroids)
-        moved = _reseed(u, seen, means, found)
+        moved = _reseed(u, seen, means, found, live)
         shift = jnp.sum((moved - state.centroids) ** 2)
-        curve = state.curve.at[state.step].set(jnp.sum(found.energies) / count)
+        curve = state.curve.at[state.step].set(jnp.sum(found.energies) / count.astype(u.dtype))
         return Clustering(moved, found.labels, state.energy, curve, state.step + 1, shift <= limit)
 
     start = Clustering(
@@ -138,8 +166,8 @@ def _lloyd(
         jnp.asarray(False),
     )
     end = jax.lax.while_loop(lambda s: (s.step < iterations) & ~s.converged, improve, start)
-    found = _assign(u, seen, count, end.centroids)
-    return end._replace(labels=found.labels[:count], energy=jnp.sum(found.energies) / count)
+    found = _assign(u, seen, count, end.centroids, live)
+    return end._replace(labels=found.labels, energy=jnp.sum(found.energies) / count.astype(u.dtype))
 
 
 class Assignment(NamedTuple):
@@ -152,8 +180,9 @@ class Assignment(NamedTuple):
     counts: Array
 
 
-def _assign(u: Array, seen: Array | None, count: int, centroids: Array) -> Assignment:
+def _assign(u: Array, seen: Array | None, count: Array, centroids: Array, live: Array) -> Assignment:
     k = len(centroids)
+    exists = (jnp.arange(k) < live)[None]
     weight = (jnp.arange(u.shape[0] * u.shape[1]) < count).reshape(u.shape[:2]).astype(u.dtype)
     norms = jnp.sum(centroids**2, axis=1)
 
@@ -162,7 +191,7 @@ def _assign(u: Array, seen: Array | None, count: int, centroids: Array) -> Assig
         known = None if mask is None else mask.astype(rows.dtype)
         # ||u||^2 is the same for every centroid; differences, not this product, measure the energy itself.
         squares = norms[None] if known is None else product(known, (centroids**2).T)
-        labels = jnp.argmin(squares - 2 * product(rows, centroids.T), axis=1)
+        labels = jnp.argmin(jnp.where(exists, squares - 2 * product(rows, centroids.T), jnp.inf), axis=1)
         residual = rows - centroids[labels]
         residual = residual if mask is None else jnp.where(mask, residual, 0)
         shares = (labels[:, None] == jnp.arange(k)[None]).astype(rows.dtype) * w[:, None]
@@ -177,9 +206,9 @@ def _assign(u: Array, seen: Array | None, count: int, centroids: Array) -> Assig
     return Assignment(labels.reshape(-1), energies.reshape(-1), members, sums, counts)
 
 
-def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment) -> Array:
+def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment, live: Array) -> Array:
     """Empty clusters at the rows that are farthest from their centroid, one each."""
-    empty = found.members == 0
+    empty = (found.members == 0) & (jnp.arange(len(centroids)) < live)
 
     def move(centroids):
         _, farthest = jax.lax.top_k(found.energies, min(len(centroids), len(found.energies)))
@@ -191,9 +220,9 @@ def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment) -
     return jax.lax.cond(jnp.any(empty), move, lambda c: c, centroids)
 
 
-@partial(jax.jit, static_argnames="clusters")
-def _plus_plus(u, seen, clusters, key):
-    trials = 2 + int(math.log(clusters))
+@partial(jax.jit, static_argnames="slots")
+def _plus_plus(u, seen, count, clusters, slots, key):
+    trials = 2 + int(math.log(slots))
     masked = jnp.where(seen, u, 0)
     means = jnp.sum(masked, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1).astype(u.dtype)
     filled = jnp.where(seen, u, means[None])
@@ -212,8 +241,8 @@ def _plus_plus(u, seen, clusters, key):
         return centroids.at[i].set(candidates[best]), reduced[:, best], key
 
     key, first = jax.random.split(key)
-    start = filled[jax.random.randint(first, (), 0, len(u))]
-    centroids = jnp.zeros((clusters, u.shape[1]), u.dtype).at[0].set(start)
+    start = filled[jax.random.randint(first, (), 0, count)]
+    centroids = jnp.zeros((slots, u.shape[1]), u.dtype).at[0].set(start)
     return jax.lax.fori_loop(1, clusters, add, (centroids, energies(start[None])[:, 0], key))[0]
 
 
@@ -225,30 +254,47 @@ def _mean_variance(u, seen, count):
     return jnp.mean(jnp.sum(jnp.where(known, rows - means[None], 0) ** 2, axis=0) / number)
 
 
-def chunked(rows: Float[Array, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
+def chunked(rows: Float[AnyArray, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:
     """(chunks, rows of a chunk, …), at most `most` rows in each, padded with zeros."""
     size = min(most, len(rows))
     chunks = math.ceil(len(rows) / size)
     padding = [(0, chunks * size - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
-    return jnp.pad(rows, padding).reshape(chunks, size, *rows.shape[1:])
+    # On the host what is there: for JAX each length is a program of its own.
+    pad = np.pad if isinstance(rows, np.ndarray) else jnp.pad
+    return jnp.asarray(pad(rows, padding).reshape(chunks, size, *rows.shape[1:]))
 
 
 def cluster(
-    u: Float[Array, "n e"],
-    seen: Bool[Array, "n e"] | None,
+    u: Float[AnyArray, "n e"],
+    seen: Bool[AnyArray, "n e"] | None,
     clusters: int,
     *,
     key: PRNGKeyArray,
     restarts: int = 1,
     tolerance: float = 1e-4,
     iterations: int = 300,
+    slots: int | None = None,
 ) -> Clustering:
-    """The best of `restarts` runs of `lloyd` from `plus_plus`."""
+    """The best of `restarts` runs of `lloyd` from `plus_plus`; compiled for `slots` clusters, where given."""
+    n, e = u.shape
+    shape = (n, width_for(e, n))
+    rows = filled_up(u, shape)
+    known = None if seen is None else filled_up(seen, shape, True)
+    # The mean variance of a coordinate, with those that fill up.
+    share = tolerance * shape[1] / e
     runs = [
-        lloyd(u, seen, plus_plus(u, seen, clusters, key=k), tolerance=tolerance, iterations=iterations)
+        lloyd(
+            rows,
+            known,
+            plus_plus(rows, known, clusters, key=k, slots=slots),
+            tolerance=share,
+            iterations=iterations,
+            clusters=clusters,
+        )
         for k in jax.random.split(key, restarts)
     ]
-    return min(runs, key=lambda run: float(run.energy))
+    best = min(runs, key=lambda run: float(run.energy))
+    return best._replace(centroids=jnp.asarray(np.asarray(best.centroids)[:clusters, :e]))
 
 
 @dataclass(frozen=True)

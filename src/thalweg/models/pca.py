@@ -10,7 +10,7 @@ Tipping & Bishop (1999), *Probabilistic principal component analysis*.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import equinox as eqx
@@ -27,6 +27,7 @@ from thalweg.energy.capabilities import (
     AbstractDenoiser,
     AbstractEncoder,
     AbstractMarginal,
+    AbstractTabular,
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
@@ -53,6 +54,7 @@ class Posterior(NamedTuple):
 
 class PPCA(
     AbstractDensity,
+    AbstractTabular,
     AbstractMarginal,
     AbstractCompletion,
     AbstractConditionalSampler,
@@ -83,6 +85,9 @@ class PPCA(
     @property
     def space(self) -> Record:
         return self.embedding.space
+
+    def bare(self) -> "PPCA":
+        return replace(self, embedding=self.embedding.bare())
 
     def log_prob(self, y: Array, x: PyTree = None) -> Scalar:
         u, _ = self.embedding.embed(y)

@@ -13,7 +13,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractCompletion, AbstractConditionalSampler
 from thalweg.errors import DataWarning, NotAnswered
 from thalweg.inference import Coordinate, Gradient, minimise
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.grids import candidate_grid
 
 #: Passes over the columns, and the descent that follows: one object, for each new optimiser is compiled anew.
@@ -35,10 +35,12 @@ def best_guess(
     if rows.complete.all():
         return rows.values
     if isinstance(F, AbstractCompletion):
-        return in_batches(lambda y, o: _closed_form(F, y, o), rows.values, rows.observed)
+        return in_batches(_closed_form, F, rows.values, rows.observed)
     begin = np.where(rows.observed, rows.values, start[None, :]).astype(np.float32)
     grid = candidate_grid(F.space, candidates)
-    filled, converged = in_batches(lambda y, o: _clamped(F, y, o, grid), begin, rows.observed, largest=512)
+    filled, converged = in_batches(
+        lambda F, y, o: _clamped(F, y, o, grid), F, begin, rows.observed, largest=512
+    )
     if not converged.all():
         warnings.warn(
             f"the best guess of {np.sum(~converged)} of {len(rows)} rows had not settled when its steps were used up",
@@ -57,17 +59,17 @@ def draws(F: AbstractEnergy, rows: Rows, n: int, seed: int) -> np.ndarray:
         )
     repeated = rows[np.repeat(np.arange(len(rows)), n)]
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), len(repeated))))
-    return in_batches(lambda y, o, k: _draw(F, y, o, k), repeated.values, repeated.observed, keys)
+    return in_batches(_draw, F, repeated.values, repeated.observed, keys)
 
 
 @eqx.filter_jit
 def _closed_form(F, y, observed):
-    return jax.vmap(F.complete)(y, observed)
+    return by_row(F.complete, y, observed)
 
 
 @eqx.filter_jit
 def _draw(F, y, observed, keys):
-    return jax.vmap(lambda y, o, k: F.sample_given(y, o, key=jax.random.wrap_key_data(k)))(y, observed, keys)
+    return by_row(lambda y, o, k: F.sample_given(y, o, key=jax.random.wrap_key_data(k)), y, observed, keys)
 
 
 @eqx.filter_jit
@@ -83,4 +85,4 @@ def _clamped(F, y, observed, grid):
         better = refined.energy < found.energy
         return jnp.where(better, refined.value, found.value), refined.converged
 
-    return jax.vmap(one)(y, observed)
+    return by_row(one, y, observed)

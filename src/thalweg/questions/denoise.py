@@ -17,7 +17,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractColumnConditional, AbstractDenoiser, AbstractMarginal
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.grids import candidate_grid
 
@@ -67,7 +67,7 @@ def denoise(
         and all(c.kind != "categorical" for c in columns)
         and (sigma > 0).all()
     ):
-        return in_batches(lambda y: _closed_form(F, y, sigma), noisy)
+        return in_batches(lambda F, y: _closed_form(F, y, sigma), F, noisy)
     grid = candidate_grid(F.space, schema.candidates)
     real = np.array([c.kind == "real" for c in columns])
     local = np.linspace(-4.0, 4.0, max(LOCAL, grid.shape[1]), dtype=np.float32)
@@ -80,12 +80,12 @@ def denoise(
     )  # fmt: skip
     category = np.array([c.kind == "categorical" for c in columns])
     tables = tuple(jnp.asarray(a) for a in (grid, local, real, category, sigma, flip))
-    return in_batches(lambda y, o: _sweep(F, y, o, tables), noisy, rows.observed, largest=512)
+    return in_batches(lambda F, y, o: _sweep(F, y, o, tables), F, noisy, rows.observed, largest=512)
 
 
 @eqx.filter_jit
 def _closed_form(F, y, sigma):
-    return jax.vmap(lambda y: F.denoise(y, sigma))(y)
+    return by_row(lambda y: F.denoise(y, sigma), y)
 
 
 @eqx.filter_jit
@@ -111,4 +111,4 @@ def _sweep(F, noisy, observed, tables):
 
         return jax.lax.fori_loop(0, SWEEPS * d, step, noisy)
 
-    return jax.vmap(one)(noisy, observed)
+    return by_row(one, noisy, observed)

@@ -1,13 +1,12 @@
 """encode: the latent z of a row."""
 
 import equinox as eqx
-import jax
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractEncoder
 from thalweg.errors import NotAnswered
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.records import Codes
 
 
@@ -19,9 +18,9 @@ def encode(F: AbstractEnergy, rows: Rows) -> Codes:
     """z of each row, (n, k); raises `NotAnswered` for an energy without a latent."""
     if not isinstance(F, AbstractEncoder):
         raise NotAnswered(f"{type(F).__name__} has no latent z to encode into: fit pca, gmm or kmeans")
-    return Codes(in_batches(lambda y, o: _encode(F, y, o), rows.values, rows.observed))
+    return Codes(in_batches(_encode, F, rows.values, rows.observed))
 
 
 @eqx.filter_jit
 def _encode(F, y, observed):
-    return jax.vmap(F.encode)(y, observed)
+    return by_row(F.encode, y, observed)

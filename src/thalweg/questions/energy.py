@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractMarginal
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 
 
@@ -26,22 +25,22 @@ def energies(
     out = np.empty(len(rows), np.float64)
     whole = rows.complete
     if whole.any():
-        out[whole] = in_batches(lambda y: _of_points(F, y), rows.values[whole])
+        out[whole] = in_batches(_of_points, F, rows.values[whole])
     if not whole.all():
         part = rows[~whole]
         if isinstance(F, AbstractMarginal):
-            out[~whole] = in_batches(lambda y, o: _of_parts(F, y, o), part.values, part.observed)
+            out[~whole] = in_batches(_of_parts, F, part.values, part.observed)
         else:
             filled = best_guess(F, part, candidates, start)
-            out[~whole] = in_batches(lambda y: _of_points(F, y), filled)
+            out[~whole] = in_batches(_of_points, F, filled)
     return out
 
 
 @eqx.filter_jit
 def _of_points(F, y):
-    return jax.vmap(F)(y)
+    return by_row(F, y)
 
 
 @eqx.filter_jit
 def _of_parts(F, y, observed):
-    return jax.vmap(F.marginal)(y, observed)
+    return by_row(F.marginal, y, observed)

@@ -18,7 +18,7 @@ from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal
 from thalweg.inference import profile
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.grids import candidate_grid
 from thalweg.questions.predict import along
@@ -88,7 +88,8 @@ def _pairs(
         first = np.concatenate([rows.values[row, i][:, None], values[i]], axis=1)
         second = np.concatenate([rows.values[row, j][:, None], values[j]], axis=1)
         energy = in_batches(
-            lambda y, o, i, j, v, w: _joint(F, y, o, i, j, v, w),
+            _joint,
+            F,
             rows.values,
             rows.observed,
             i.astype(np.int32),
@@ -132,4 +133,4 @@ def _joint(F, y, observed, i, j, v, w):
             return alone[:, None] + rest
         return jax.vmap(lambda v: profile(F, y.at[i].set(v), j, w, observed=o))(v)
 
-    return jax.vmap(one)(y, observed, i, j, v, w)
+    return by_row(one, y, observed, i, j, v, w)

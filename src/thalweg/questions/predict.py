@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -16,9 +15,10 @@ import pyarrow as pa
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal
+from thalweg.energy.capabilities import AbstractColumnConditional, AbstractCompletion, AbstractMarginal
+from thalweg.errors import SettingsError
 from thalweg.inference import profile
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.records import Prediction
 
@@ -44,17 +44,11 @@ def predict(
     start: np.ndarray,
 ) -> Prediction:
     """The prediction of the column at `index` of the space for each row; its own cells are not read."""
-    others = np.arange(rows.values.shape[1]) != index
-    rows = Rows(rows.values, rows.observed & others, rows.unseen)
-    if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
-        rows = Rows(best_guess(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
+    rows = unread(F, rows, index, candidates, start)
     column = schema.space.columns[index]
-    values = np.asarray(candidates(index), np.float32)
-    energies = along(F, rows, index, np.broadcast_to(values, (len(rows), len(values))))
+    values, energies, shares = conditional(F, rows, index, schema, candidates)
     best = values[np.argmin(energies, axis=1)]
     every_value = column.finite and len(values) == column.size
-    weights = np.ones(len(values)) if every_value else np.gradient(values.astype(np.float64))
-    shares = gibbs(energies, weights)
     generator = np.random.default_rng(seed)
     if column.kind == "categorical":
         drawn = [values[pick(shares, generator)] for _ in range(draws)]
@@ -75,27 +69,80 @@ def predict(
         level: decode(quantile(values, shares, np.full(len(rows), level), step=every_value))
         for level in QUANTILES
     }
-    return replace(answer, mean=schema.number(index, shares @ values), quantiles=quantiles)
+    expected = mean(F, rows, index, schema, candidates, start, shares)
+    middle = shares @ values.astype(np.float64)
+    variance = np.sum(shares * (values[None].astype(np.float64) - middle[:, None]) ** 2, axis=1)
+    unit = np.diff(schema.number(index, np.array([0.0, 1.0])))[0]
+    return replace(answer, mean=expected, std=unit * np.sqrt(variance), quantiles=quantiles)
+
+
+def mean(
+    F: AbstractEnergy,
+    rows: Rows,
+    index: int,
+    schema: Schema,
+    candidates: Callable[[int], np.ndarray],
+    start: np.ndarray,
+    shares: np.ndarray | None = None,
+) -> np.ndarray:
+    """The conditional mean of a column of numbers, in the user's units (n,).
+
+    In closed form where the energy has one; otherwise by `shares`, those of the column's candidates where they are
+    known already. Raises `SettingsError` for a category.
+    """
+    if schema.space.columns[index].kind == "categorical":
+        raise SettingsError(f"column {schema.space.names[index]!r} is a category, which has no mean")
+    if isinstance(F, AbstractCompletion) and not isinstance(F, AbstractColumnConditional):
+        codes = best_guess(F, unread(F, rows, index, candidates, start), candidates, start)[:, index]
+        return schema.number(index, codes)
+    if shares is None:
+        shares = conditional(F, unread(F, rows, index, candidates, start), index, schema, candidates)[2]
+    return schema.number(index, shares @ np.asarray(candidates(index), np.float64))
+
+
+def unread(
+    F: AbstractEnergy, rows: Rows, index: int, candidates: Callable[[int], np.ndarray], start: np.ndarray
+) -> Rows:
+    """The rows without their cells at `index`; all filled in for an energy that takes only whole rows."""
+    others = np.arange(rows.values.shape[1]) != index
+    rows = Rows(rows.values, rows.observed & others, rows.unseen)
+    if isinstance(F, AbstractMarginal | AbstractColumnConditional):
+        return rows
+    return Rows(best_guess(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
+
+
+def conditional(
+    F: AbstractEnergy, rows: Rows, index: int, schema: Schema, candidates: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates of a column (v,), the energy of each row with each (n, v), and their probabilities."""
+    column = schema.space.columns[index]
+    values = np.asarray(candidates(index), np.float32)
+    energies = along(F, rows, index, np.broadcast_to(values, (len(rows), len(values))))
+    every_value = column.finite and len(values) == column.size
+    weights = np.ones(len(values)) if every_value else np.gradient(values.astype(np.float64))
+    return values, energies, gibbs(energies, weights)
 
 
 def along(F: AbstractEnergy, rows: Rows, index: int, values: np.ndarray) -> np.ndarray:
     """The energy of each row with its cell at `index` replaced by each of its `values` (n, v), float64."""
     position = jnp.int32(index)
     if rows.observed.all() and not isinstance(F, AbstractColumnConditional):
-        return in_batches(lambda y, v: _profile(F, y, position, v), rows.values, values).astype(np.float64)
+        return in_batches(lambda F, y, v: _profile(F, y, position, v), F, rows.values, values).astype(
+            np.float64
+        )
     return in_batches(
-        lambda y, v, o: _partial_profile(F, y, position, v, o), rows.values, values, rows.observed
+        lambda F, y, v, o: _partial_profile(F, y, position, v, o), F, rows.values, values, rows.observed
     ).astype(np.float64)
 
 
 @eqx.filter_jit
 def _profile(F, y, index, values):
-    return jax.vmap(lambda y, v: profile(F, y, index, v))(y, values)
+    return by_row(lambda y, v: profile(F, y, index, v), y, values)
 
 
 @eqx.filter_jit
 def _partial_profile(F, y, index, values, observed):
-    return jax.vmap(lambda y, v, o: profile(F, y, index, v, observed=o))(y, values, observed)
+    return by_row(lambda y, v, o: profile(F, y, index, v, observed=o), y, values, observed)
 
 
 def gibbs(energies: np.ndarray, weights: np.ndarray) -> np.ndarray:

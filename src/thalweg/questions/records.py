@@ -9,13 +9,17 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Scores:
-    """Energies (n,), how odd the rows are (n,), conformal p-values of that (n,), and which are at most `alpha`."""
+    """Energies (n,), how odd the rows are (n,), conformal p-values of that (n,), and which are at most `alpha`.
+
+    `threshold` (n,) is how odd each row may be: it is flagged above that.
+    """
 
     energy: np.ndarray
     surprise: np.ndarray
     p_value: np.ndarray
     flag: np.ndarray
     alpha: float
+    threshold: np.ndarray
 
     def to_table(self) -> pa.Table:
         columns = {name: getattr(self, name) for name in ("energy", "surprise", "p_value", "flag")}
@@ -27,7 +31,7 @@ class Prediction:
     """The predicted column.
 
     `value` (n,) holds the values of least energy, in the column's own type. A finite column has `levels` (k,) and
-    `probabilities` (n, k); a number has its conditional `mean` (n,) and `quantiles` at 0.05, 0.5 and 0.95;
+    `probabilities` (n, k); a number has its conditional `mean` (n,), `std` (n,) and `quantiles` at 0.05, 0.5, 0.95;
     `draws` (n, m) where asked for.
     """
 
@@ -36,6 +40,7 @@ class Prediction:
     levels: list[Any] | None = None
     probabilities: np.ndarray | None = None
     mean: np.ndarray | None = None
+    std: np.ndarray | None = None
     quantiles: dict[float, pa.Array] | None = None
     draws: list[pa.Array] | None = None
 

@@ -8,7 +8,7 @@ from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import AbstractConditionalSampler
 from thalweg.errors import NotAnswered, SettingsError
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
@@ -27,17 +27,17 @@ def draw(F: AbstractEnergy, n: int, given: Rows | None, seed: int) -> np.ndarray
     if given is None:
         if not isinstance(F, AbstractDensity):
             raise NotAnswered(f"{type(F).__name__} has no exact draws: fit orderless, gmm or pca")
-        return in_batches(lambda k: _free(F, k), keys)
+        return in_batches(_free, F, keys)
     if not isinstance(F, AbstractConditionalSampler):
         raise NotAnswered(f"{type(F).__name__} has no exact conditional draws: fit orderless, gmm or pca")
-    return in_batches(lambda k: _held(F, given.values[0], given.observed[0], k), keys)
+    return in_batches(lambda F, k: _held(F, given.values[0], given.observed[0], k), F, keys)
 
 
 @eqx.filter_jit
 def _free(F, keys):
-    return jax.vmap(lambda k: F.sample(key=jax.random.wrap_key_data(k)))(keys)
+    return by_row(lambda k: F.sample(key=jax.random.wrap_key_data(k)), keys)
 
 
 @eqx.filter_jit
 def _held(F, y, observed, keys):
-    return jax.vmap(lambda k: F.sample_given(y, observed, key=jax.random.wrap_key_data(k)))(keys)
+    return by_row(lambda k: F.sample_given(y, observed, key=jax.random.wrap_key_data(k)), keys)

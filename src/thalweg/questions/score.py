@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -13,9 +12,9 @@ from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractSmoothed
 from thalweg.energy.spaces import Record
-from thalweg.errors import DataWarning, SettingsError
+from thalweg.errors import DataWarning, NotAnswered, SettingsError
 from thalweg.evaluate.calibration import conformal_p_values
-from thalweg.questions.batches import in_batches
+from thalweg.questions.batches import by_row, in_batches
 
 #: Patterns of missing cells that are each calibrated by themselves.
 PATTERNS = 32
@@ -54,12 +53,12 @@ def usual_energies(F: AbstractEnergy, energies: np.ndarray, rows: Rows) -> Float
 
 
 def _smooth(F: AbstractSmoothed, rows: Rows) -> np.ndarray:
-    return in_batches(lambda y, o: _of_parts(F, y, o), rows.values, rows.observed)
+    return in_batches(_of_parts, F, rows.values, rows.observed)
 
 
 @eqx.filter_jit
 def _of_parts(F, y, observed):
-    return jax.vmap(F.smooth)(y, observed)
+    return by_row(F.smooth, y, observed)
 
 
 class Calibration(Protocol):
@@ -72,33 +71,52 @@ class Calibration(Protocol):
     def surprises(self) -> np.ndarray: ...
 
 
-def p_values(
+def judge(
     own: Float[np.ndarray, "n"],
     rows: Rows,
     surprise: Callable[[Rows], np.ndarray],
     calibration: Calibration,
-) -> Float[np.ndarray, "n"]:
-    """The conformal p-value of each row; `own` is how odd it is, `surprise` says that of any rows.
+    alpha: float,
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    """The conformal p-value of each row, and how odd it may be before that is at most `alpha`.
+
+    `own` is how odd each row is, `surprise` says that of any rows.
 
     A row with missing cells is compared with the calibration rows as they look with the same cells missing; so it
     stays valid for a column that is absent altogether. Beyond the `PATTERNS` most frequent patterns, rows are
     compared with the calibration rows as they are.
     """
-    out = conformal_p_values(own, calibration.surprises)
+    p_values = conformal_p_values(own, calibration.surprises)
+    limits = np.full(len(rows), threshold(calibration.surprises, alpha))
     if rows.complete.all():
-        return out
+        return p_values, limits
     known = calibration.rows
     patterns, which, counts = np.unique(rows.observed, axis=0, return_inverse=True, return_counts=True)
     for number in np.argsort(-counts)[:PATTERNS]:
         mask, here = patterns[number], which.reshape(-1) == number
         if not mask.all():
             hidden = Rows(known.values, known.observed & mask, known.unseen)
-            out[here] = conformal_p_values(own[here], surprise(hidden))
-    return out
+            usual = surprise(hidden)
+            p_values[here] = conformal_p_values(own[here], usual)
+            limits[here] = threshold(usual, alpha)
+    return p_values, limits
+
+
+def threshold(usual: Float[np.ndarray, "m"], alpha: float) -> float:
+    r"""The surprise above which \(p \le \alpha\): the \(\lfloor \alpha(m+1) \rfloor\)-th largest of usual rows."""
+    # A little more, so that 1/(m+1) asks for the largest however it was rounded.
+    rank = int(alpha * (len(usual) + 1) * (1 + 1e-12))
+    return float(np.sort(usual)[-rank]) if rank else np.inf
 
 
 def check_alpha(alpha: float, calibration: int) -> None:
-    """Raises `SettingsError` for an alpha outside (0, 1); warns where no row could be flagged at it."""
+    """Raises `SettingsError` for an alpha outside (0, 1), `NotAnswered` without calibration rows; warns where no row
+    could be flagged at it."""
+    if not calibration:
+        raise NotAnswered(
+            "the model was fitted with calibrate=False, so there are no rows that say what is usual: fit it again "
+            "without that"
+        )
     if not 0 < alpha < 1:
         raise SettingsError(f"alpha is a false-alarm rate between 0 and 1, not {alpha}")
     if alpha < 1 / (calibration + 1):

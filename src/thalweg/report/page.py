@@ -10,7 +10,7 @@ from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
 from thalweg.report import samples, training, worst
 from thalweg.report.html import LeftOut, Section, escape
-from thalweg.report.rows import Look, look_at, unseen
+from thalweg.report.rows import Look, held_out, look_at, unseen
 
 
 def write_report(
@@ -41,7 +41,7 @@ def page(model: Any, data: Any = None, extra_sections: Sequence[Section] = ()) -
 
 
 def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> str:
-    scores = None if look is None else model.score(look.table)
+    scores = model.score(look.table) if look is not None and held_out(model) is not None else None
     p_values = None if scores is None else scores.p_value
     parts = [
         _part("Questions", training.questions, model),

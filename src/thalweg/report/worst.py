@@ -20,6 +20,8 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
         return LeftOut(
             "Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA"
         )
+    if scores is None:
+        return LeftOut("Worst rows", "the model was fitted without rows that say what is usual")
     order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
     rows = look.take(order)
     told = model.explain(rows.table)
