@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -52,8 +53,20 @@ def usual_energies(F: AbstractEnergy, energies: np.ndarray, rows: Rows) -> Float
     return np.stack([middle, np.maximum(high - middle, 1e-6 * (1 + np.abs(middle)))], axis=1)
 
 
-def _smooth(F: AbstractSmoothed, rows: Rows) -> np.ndarray:
-    return in_batches(_of_parts, F, rows.values, rows.observed)
+def _smooth(F: AbstractSmoothed, rows: Rows) -> Float[np.ndarray, "n"]:
+    out = np.empty(len(rows), np.float64)
+    whole = rows.complete
+    if whole.any():
+        out[whole] = in_batches(_of_whole, F, rows.values[whole])
+    if not whole.all():
+        out[~whole] = in_batches(_of_parts, F, rows.values[~whole], rows.observed[~whole])
+    return out
+
+
+@eqx.filter_jit
+def _of_whole(F, y):
+    """What depends on which cells are known is then the same for all rows, and computed once."""
+    return by_row(lambda y: F.smooth(y, jnp.ones(y.shape, bool)), y)
 
 
 @eqx.filter_jit
