@@ -132,6 +132,14 @@ def test_more_clusters_than_rows():
     np.testing.assert_allclose(batch(fitted.energy)(values.astype(np.float32)), 0, atol=1e-10)
 
 
+def test_no_cluster_starts_at_a_row_that_is_not_there():
+    """Small tables are filled up with zeros: here are more empty clusters than rows to start them at."""
+    rows = np.random.default_rng(0).normal(5, 1, (9, 2)).astype(np.float32)
+    found = np.asarray(lloyd(rows, None, np.full((12, 2), 100, np.float32), iterations=1).centroids)
+    nearest = np.abs(found[1:, None] - rows[None]).sum(axis=2).min(axis=1)
+    np.testing.assert_allclose(nearest, 0, atol=1e-5)
+
+
 def test_coordinate_descent_needs_fewer_passes_than_gradient_descent():
     values = DIGITS[:600]
     columns = numbers(values)

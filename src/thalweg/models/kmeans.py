@@ -152,7 +152,7 @@ def _lloyd(
         found = _assign(u, seen, count, state.centroids, live)
         # A coordinate that no row of the cluster shows stays where it is.
         means = jnp.where(found.counts > 0, found.sums / jnp.maximum(found.counts, 1), state.centroids)
-        moved = _reseed(u, seen, means, found, live)
+        moved = _reseed(u, seen, count, means, found, live)
         shift = jnp.sum((moved - state.centroids) ** 2)
         curve = state.curve.at[state.step].set(jnp.sum(found.energies) / count.astype(u.dtype))
         return Clustering(moved, found.labels, state.energy, curve, state.step + 1, shift <= limit)
@@ -206,13 +206,17 @@ def _assign(u: Array, seen: Array | None, count: Array, centroids: Array, live: 
     return Assignment(labels.reshape(-1), energies.reshape(-1), members, sums, counts)
 
 
-def _reseed(u: Array, seen: Array | None, centroids: Array, found: Assignment, live: Array) -> Array:
+def _reseed(
+    u: Array, seen: Array | None, count: Array, centroids: Array, found: Assignment, live: Array
+) -> Array:
     """Empty clusters at the rows that are farthest from their centroid, one each."""
     empty = (found.members == 0) & (jnp.arange(len(centroids)) < live)
 
     def move(centroids):
         _, farthest = jax.lax.top_k(found.energies, min(len(centroids), len(found.energies)))
-        chosen = farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, len(farthest) - 1)]
+        # Rows that fill up have energy 0 and come last.
+        last = jnp.minimum(len(farthest), count) - 1
+        chosen = farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, last)]
         rows = u.reshape(-1, u.shape[2])[chosen]
         known = jnp.ones_like(rows, bool) if seen is None else seen.reshape(-1, u.shape[2])[chosen]
         return jnp.where(empty[:, None] & known, rows, centroids)
