@@ -84,7 +84,7 @@ def test_every_check_passes_and_none_is_left_out(checked, name):
     ("recipe", "settings", "names"),
     [
         ("pca", {}, thalweg.sklearn.__all__),
-        # Ten prototypes are no regressor: scikit-learn asks for an R² above 0.5.
+        # A few prototypes are no regressor: scikit-learn asks for an R² above 0.5.
         ("kmeans", {}, [name for name in thalweg.sklearn.__all__ if name != "EnergyRegressor"]),
     ],
 )
