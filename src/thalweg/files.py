@@ -24,7 +24,7 @@ def atomic_file(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     check_output(path, force=force)
     temporary = _beside(path)
     try:
-        with _naming(path):
+        with naming(path):
             yield temporary
             _sync(temporary)
             check_output(path, force=force)
@@ -45,7 +45,7 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
     check_output(path, force=force)
     temporary = _beside(path)
     try:
-        with _naming(path):
+        with naming(path):
             temporary.mkdir()
             yield temporary
             for entry in [*temporary.rglob("*"), temporary]:
@@ -103,7 +103,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turn the system's refusals to write into `OutputError`, naming the path and the remedy."""
     try:
         yield

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from thalweg.errors import DataError, OutputError, SettingsError
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit, Run
+from thalweg.locks import alone_in
 from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
@@ -35,6 +37,7 @@ from thalweg.persist import MODEL_FILE, check_destination
 from thalweg.persist import load as load_model
 from thalweg.questions.score import surprises, usual_energies
 
+REPORT = "report.html"
 #: Rows kept as evidence for the report, of each kind.
 EVIDENCE = 500
 #: Rows that are enough to say what energies are usual.
@@ -67,37 +70,45 @@ def fit(
 
     Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
     """
+    log = log or _to_stderr
     chosen, configured = _configure(recipe, objective, settings)
-    directory = _directory(out, resume=resume, force=force)
-    if directory is not None and resume and _finished(directory):
-        return load_model(directory, energy=None if recipe is None or isinstance(recipe, str) else recipe)
-    began = time.monotonic()
-    dataset = (
-        load(data, drop=drop, kinds=kinds)
-        if drop or kinds or not isinstance(data, Dataset)
-        else load_rows(data)
-    )
-    schema = Schema.infer(dataset, target=target)
-    rows = schema.encode(dataset.table, name=dataset.name)
-    train, validation, held_out = _parts(rows, chosen, seed)
-    run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
-    key = jax.random.key(seed)
-    result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
-    model = Model(
-        F=result.energy,
-        recipe=chosen.name,
-        settings=vars(configured),
-        schema=schema,
-        calibration=_uncalibrated(held_out),
-        card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
-        history=result.history,
-    )
-    model = _calibrated(model, train, validation, seed)
-    if directory is not None:
-        model.save(directory, force=True)
-        (directory / CHECKPOINT).unlink(missing_ok=True)
-        model.report(directory / "report.html", dataset, force=True)
-    return model
+    directory = _directory(out, resume=resume)
+    with nullcontext() if directory is None else alone_in(directory):
+        if directory is not None:
+            _check_directory(directory, resume=resume, force=force)
+            if resume and _finished(directory):
+                return load_model(
+                    directory, energy=None if recipe is None or isinstance(recipe, str) else recipe
+                )
+            if resume and not (directory / CHECKPOINT).exists():
+                log(f"{directory} holds no checkpoint yet: starting at the beginning")
+        began = time.monotonic()
+        dataset = (
+            load(data, drop=drop, kinds=kinds)
+            if drop or kinds or not isinstance(data, Dataset)
+            else load_rows(data)
+        )
+        schema = Schema.infer(dataset, target=target)
+        rows = schema.encode(dataset.table, name=dataset.name)
+        train, validation, held_out = _parts(rows, chosen, seed)
+        run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log)
+        key = jax.random.key(seed)
+        result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
+        model = Model(
+            F=result.energy,
+            recipe=chosen.name,
+            settings=vars(configured),
+            schema=schema,
+            calibration=_uncalibrated(held_out),
+            card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
+            history=result.history,
+        )
+        model = _calibrated(model, train, validation, seed)
+        if directory is not None:
+            model.save(directory, force=True)
+            model.report(directory / REPORT, dataset, force=True)
+            (directory / CHECKPOINT).unlink(missing_ok=True)
+        return model
 
 
 def _configure(
@@ -114,27 +125,37 @@ def _configure(
     return chosen, chosen.configure(settings)
 
 
-def _directory(out: str | Path | None, *, resume: bool, force: bool) -> Path | None:
-    """The run's directory, refused before any work where it holds something that nobody said to replace."""
+def _directory(out: str | Path | None, *, resume: bool) -> Path | None:
+    """The run's directory, which is there or can be made."""
     if out is None:
         if resume:
             raise SettingsError("resume needs the directory of the run: out=…")
         return None
     directory = Path(out)
-    unfinished = (directory / CHECKPOINT).exists()
     if resume and not directory.exists():
-        raise OutputError(f"{directory} does not exist: there is no run to resume")
-    if unfinished and not (resume or force):
+        raise OutputError(
+            f"{directory} does not exist: there is no run to resume, start one without --resume"
+        )
+    if not directory.is_dir():
+        check_destination(directory)
+    return directory
+
+
+def _check_directory(directory: Path, *, resume: bool, force: bool) -> None:
+    """Refuse, before any work, a directory that holds something that nobody said to replace."""
+    if (directory / CHECKPOINT).exists() and not (resume or force):
         raise OutputError(
             f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
         )
     check_destination(directory, force=force or resume)
-    return directory
 
 
 def _finished(directory: Path) -> bool:
-    """Whether there is nothing left to resume: a model, and no run that would replace it."""
-    return (directory / MODEL_FILE).exists() and not (directory / CHECKPOINT).exists()
+    """Whether there is nothing left to resume: a model and its report, and no run that would replace them."""
+    return (
+        all((directory / name).exists() for name in (MODEL_FILE, REPORT))
+        and not (directory / CHECKPOINT).exists()
+    )
 
 
 def _parts(rows: Rows, recipe: Recipe, seed: int) -> tuple[Rows, Rows, Rows]:

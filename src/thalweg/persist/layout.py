@@ -1,6 +1,6 @@
 """What a model directory consists of, and how much of it is read at most."""
 
-#: The version of the format that is written, and the only one that is read.
+#: The version of the format that is written; older ones are read through `thalweg.persist.migrations`.
 FORMAT = 1
 
 MODEL_FILE = "model.json"

@@ -1,4 +1,4 @@
-"""JSON that means one thing: no repeated names, no NaN, no infinities, and one way of writing it."""
+"""JSON that means one thing: no repeated names, NaN, infinities or halves of characters, and one way of writing it."""
 
 import json
 import math
@@ -20,6 +20,8 @@ def from_json(blob: bytes, name: str) -> dict[str, Any]:
         value = json.loads(
             blob.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
         )
+        if rb"\ud" in blob.lower():  # half of a pair, which could be read and not be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelDirectoryError(f"{name} is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):

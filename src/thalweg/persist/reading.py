@@ -66,7 +66,7 @@ def load(path: str | Path, energy: Template | None = None) -> Model:
 
 def _load(snapshot: Snapshot, energy: Template | None) -> Model:
     snapshot.text(CARD_FILE)
-    document = read_document(snapshot.text(MODEL_FILE))
+    document = read_document(snapshot.text(MODEL_FILE), snapshot.format)
     skeleton = _skeleton(document, energy)
     expected = {**kinds_of(named_arrays(skeleton)), **document.calibration}
     check_kinds(expected, document.arrays, MODEL_FILE)

@@ -44,16 +44,25 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
     check_destination(path, force=force)
     contents = _contents(model)
     try:
-        if path.is_dir():
+        if path.is_dir() or not _write_first(path, contents, force=force):
             write_ahead(path, contents)
-        else:
-            with atomic_directory(path) as temporary:
-                write_new(temporary, contents)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error}; a model that was there is whole") from error
     return path
+
+
+def _write_first(path: Path, contents: dict[str, bytes], *, force: bool) -> bool:
+    """Write a directory that was not there; False where, with `force`, somebody else's has come between."""
+    try:
+        with atomic_directory(path) as temporary:
+            write_new(temporary, contents)
+    except OSError:
+        if force and path.is_dir():
+            return False
+        raise
+    return True
 
 
 def check_destination(path: str | Path, *, force: bool = False) -> None:
