@@ -5,8 +5,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
-from thalweg.errors import DataError, OutputError, SettingsError
+from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit, Run
@@ -73,14 +73,13 @@ def fit(
     log = log or _to_stderr
     chosen, configured = _configure(recipe, objective, settings)
     directory = _directory(out, resume=resume)
-    with nullcontext() if directory is None else alone_in(directory):
-        if directory is not None:
-            _check_directory(directory, resume=resume, force=force)
-            if resume and _finished(directory):
+    with _run_in(directory, resume=resume, force=force):
+        if directory is not None and resume:
+            if _finished(directory):
                 return load_model(
                     directory, energy=None if recipe is None or isinstance(recipe, str) else recipe
                 )
-            if resume and not (directory / CHECKPOINT).exists():
+            if not (directory / CHECKPOINT).exists():
                 log(f"{directory} holds no checkpoint yet: starting at the beginning")
         began = time.monotonic()
         dataset = (
@@ -141,13 +140,26 @@ def _directory(out: str | Path | None, *, resume: bool) -> Path | None:
     return directory
 
 
-def _check_directory(directory: Path, *, resume: bool, force: bool) -> None:
-    """Refuse, before any work, a directory that holds something that nobody said to replace."""
-    if (directory / CHECKPOINT).exists() and not (resume or force):
-        raise OutputError(
-            f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
-        )
-    check_destination(directory, force=force or resume)
+@contextmanager
+def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[None]:
+    """A run that is alone in its directory, which holds nothing that nobody said to replace."""
+    if directory is None:
+        yield
+        return
+    with alone_in(directory):
+        if (directory / CHECKPOINT).exists() and not (resume or force):
+            raise OutputError(
+                f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
+            )
+        check_destination(directory, force=force or resume)
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted) or not (directory / CHECKPOINT).exists():
+                raise
+            raise Interrupted(
+                f"stopped before or after the training; continue with --resume (directory {directory})"
+            ) from None
 
 
 def _finished(directory: Path) -> bool:

@@ -43,11 +43,11 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(directory: Path) -> Iterator[None]:
-    """Wait for others who change the files of `directory`, and let others wait."""
+def in_turn(directory: Path, *, shared: bool = False) -> Iterator[None]:
+    """Wait for whoever changes the files of `directory`, and let others wait; `shared` among those who read."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        _flock(descriptor, fcntl.LOCK_EX)
+        _flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
