@@ -33,7 +33,7 @@ from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
-from thalweg.persist import MODEL_FILE, check_destination
+from thalweg.persist import MODEL_FILE, check_destination, check_schema
 from thalweg.persist import load as load_model
 from thalweg.questions.score import surprises, usual_energies
 
@@ -88,6 +88,8 @@ def fit(
             else load_rows(data)
         )
         schema = Schema.infer(dataset, target=target)
+        if directory is not None:
+            check_schema(schema)
         rows = schema.encode(dataset.table, name=dataset.name)
         train, validation, held_out = _parts(rows, chosen, seed)
         run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log)

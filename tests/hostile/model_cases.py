@@ -102,9 +102,10 @@ def _arrays(directory: Path, rng: Generator) -> bool:
     array = arrays[name]
     match pick(rng, ("numbers", "numbers", "type", "shape", "drop", "more", "bits", "rename")):
         case "numbers":
-            arrays[name] = np.full(array.shape, pick(rng, (0, 1, -1, 3, 120, 1e30, np.nan, np.inf))).astype(
-                array.dtype
-            )
+            with np.errstate(all="ignore"):
+                arrays[name] = np.full(
+                    array.shape, pick(rng, (0, 1, -1, 3, 120, 1e30, np.nan, np.inf))
+                ).astype(array.dtype)
         case "type":
             arrays[name] = array.astype(pick(rng, ("f2", "f4", "f8", "i4", "i8", "u1", "?")))
         case "shape":

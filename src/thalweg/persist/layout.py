@@ -17,6 +17,9 @@ NEXT = ".next"
 #: Bytes read of a text file at most.
 LARGEST_TEXT = {MANIFEST_FILE: 1 << 16, MODEL_FILE: 1 << 26, CARD_FILE: 1 << 24}
 
+#: Values in a text file at most, roughly counted: a list of two bytes takes sixty in memory.
+MOST_VALUES = 1 << 23
+
 #: Arrays in a model at most, and bytes of the header that lists them.
 MOST_ARRAYS, LARGEST_HEADER = 10_000, 1 << 22
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import ModelDirectoryError
+from thalweg.persist.layout import MOST_VALUES
 
 
 def to_json(value: Any) -> bytes:
@@ -16,6 +17,7 @@ def to_json(value: Any) -> bytes:
 
 def from_json(blob: bytes, name: str) -> dict[str, Any]:
     """The object in `blob`; raises `ModelDirectoryError`, calling the file `name`."""
+    check_values(blob, name)
     try:
         value = json.loads(
             blob.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
@@ -27,6 +29,14 @@ def from_json(blob: bytes, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelDirectoryError(f"{name} must hold one JSON object")
     return value
+
+
+def check_values(blob: bytes, name: str) -> None:
+    """Raise `ModelDirectoryError` where the JSON has too many values to be read."""
+    if (values := sum(map(blob.count, (b",", b"[", b"{")))) > MOST_VALUES:
+        raise ModelDirectoryError(
+            f"{name} holds {values:,} values, more than the {MOST_VALUES:,} that are read"
+        )
 
 
 def plain(value: Any, where: str) -> Any:
