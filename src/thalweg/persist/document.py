@@ -17,6 +17,7 @@ from thalweg.persist.arrays import Kind, Kinds, to_kind
 from thalweg.persist.layout import FORMAT, LONGEST_HISTORY, MODEL_FILE
 from thalweg.persist.migrations import migrated
 from thalweg.persist.plain import from_json, plain, to_json
+from thalweg.persist.story import check_story
 
 _FIELDS: Mapping[str, type] = {
     "format": int,
@@ -95,8 +96,7 @@ def read_document(blob: bytes, written: int) -> Document:
     rows = record["calibration"].get("rows")
     if type(rows) is not int or rows < 0 or len(record["calibration"]) > 1:
         raise ModelDirectoryError(f"field 'calibration' of {MODEL_FILE} must say how many rows there are")
-    if not all(isinstance(item, dict) for item in record["history"]):
-        raise ModelDirectoryError(f"field 'history' of {MODEL_FILE} must be a list of objects")
+    check_story(record)
     return Document(
         arrays={name: _kind(name, entry) for name, entry in record["arrays"].items()},
         calibration_rows=rows,
