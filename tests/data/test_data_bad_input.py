@@ -331,6 +331,12 @@ def test_a_file_that_may_not_be_read(tmp_path):
         load(path)
 
 
+def test_a_name_that_is_not_utf_8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.npy"
+    with pytest.raises(DataError, match="the name of the file is not UTF-8, rename the file"):
+        load(os.fsdecode(path))
+
+
 # --- files that ask for more than they hold -----------------------------------------------------------------
 
 

@@ -137,7 +137,9 @@ def test_interrupted_at_random_moments(place, tmp_path):
         out = tmp_path / str(run)
         for _ in range(5):
             process = place.start(out)
-            time.sleep(rng.uniform(3, max(place.seconds, 4)))
+            while not (out / ".lock").exists() and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.8 * place.seconds))
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=300)
             if process.returncode == 0:
