@@ -182,3 +182,21 @@ def test_two_processes_that_save_again_and_again_and_one_that_reads(tmp_path, so
         assert saver.returncode == 0, errors
     assert {path.name for path in out.iterdir()} == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    ours = [
+        ".checkpoint-0123456789ab.safetensors",
+        ".metrics-ba9876543210.jsonl",
+        ".report-000000000000.html",
+    ]
+    others = [
+        ".checkpoint-mine.safetensors",
+        "checkpoint-0123456789ab.safetensors",
+        ".metrics-ba9876543210.txt",
+    ]
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(thalweg.errors.DataError, match="no file"):
+        thalweg.fit(tmp_path / "nothing.csv", "pca", out=tmp_path, force=True, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == set(others)

@@ -25,7 +25,8 @@ from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
-from thalweg.learning.checkpoint import CHECKPOINT
+from thalweg.files import tidy
+from thalweg.learning.checkpoint import CHECKPOINT, METRICS
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit, Run
 from thalweg.locks import alone_in
@@ -154,6 +155,8 @@ def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[No
                 f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
             )
         check_destination(directory, force=force or resume)
+        for name in (CHECKPOINT, METRICS, REPORT):
+            tidy(directory / name)
         try:
             yield
         except KeyboardInterrupt as stop:

@@ -22,6 +22,8 @@ from thalweg.learning.trainer import Trainer
 
 #: The file of a run that has not ended.
 CHECKPOINT = "checkpoint.safetensors"
+#: The training curve, a line a measurement.
+METRICS = "metrics.jsonl"
 #: The largest share of the time that writing checkpoints may take.
 SHARE = 0.05
 
@@ -51,7 +53,7 @@ class Checkpoint:
     @property
     def metrics(self) -> Path:
         assert self.directory is not None
-        return self.directory / "metrics.jsonl"
+        return self.directory / METRICS
 
     def start(self, fresh: P, *, resume: bool) -> P:
         """The position to begin at: `fresh`, or that of the checkpoint where there is one and `resume`.

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, BinaryIO
 
 from thalweg import __version__
 from thalweg.errors import ModelDirectoryError, OutputError
-from thalweg.files import atomic_directory
+from thalweg.files import atomic_directory, tidy
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.locks import in_turn
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
@@ -41,8 +40,7 @@ def write_ahead(directory: Path, contents: Mapping[str, bytes]) -> None:
     """The files into a directory that is there, readable at every moment (see the package's own words)."""
     with in_turn(directory):
         finish(directory)
-        for left in directory.glob(f".{NEXT}-*"):  # what an earlier save that was killed could not remove
-            shutil.rmtree(left, ignore_errors=True)
+        tidy(directory / NEXT)
         with atomic_directory(directory / NEXT) as temporary:
             write_new(temporary, contents)
         finish(directory)
