@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,21 +114,28 @@ def test_killed_at_25_random_moments(place, tmp_path):
 
 
 def test_killed_between_any_two_changes_of_its_files(place, tmp_path):
-    """At a few changes of checkpoints, and at every third of those at the end: model, report, tidying up."""
-    rng = np.random.default_rng(12)
-    out, moments = tmp_path / "m", [1, 2, 3, *rng.integers(4, place.done, 5)]
-    for moment in moments:
-        process = place.start(out, "--die-at", str(moment))
+    """While checkpoints are written; and, from one state late in the training, at every third change to the end."""
+    for share in (0.8, 0.6, 0.4, 0.2):  # how many changes there are depends on how fast the machine is
+        late = tmp_path / f"late-{share}"
+        for moment in (1, 3, 9, int(share * place.done)):
+            place.start(late, "--die-at", str(moment)).communicate(timeout=300)
+            check_readable(late)
+        if (late / "checkpoint.safetensors").exists():
+            break
+    waiting = 0
+    for change in range(2, 300, 3):
+        out = Path(shutil.copytree(late, tmp_path / str(change)))
+        process = place.start(out, "--die-at", str(change))
         process.communicate(timeout=300)
         check_readable(out)
-    for moment in range(1, 200, 3):
-        process = place.start(out, "--die-at", str(moment))
-        process.communicate(timeout=300)
-        check_readable(out)
+        waiting += (out / ".next").exists()
         if process.returncode == 0:
             break
-    assert moment > 15, "the run has more changes of files to be killed at"
-    place.finish(out)
+        assert process.returncode == -signal.SIGKILL
+    assert change > 20, "the run has more changes of files to be killed at"
+    assert waiting, "none was killed while a whole model waited to be moved into its place"
+    for out in (tmp_path / "2", tmp_path / str(change - 3), tmp_path / str(change - 9)):
+        place.finish(out)
 
 
 def test_interrupted_at_random_moments(place, tmp_path):
