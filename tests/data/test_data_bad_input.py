@@ -369,6 +369,21 @@ def test_an_idx_file_is_believed_only_as_far_as_it_goes(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("type_", "shape"),
+    [("<f8", (0, 3)), ("<f8", (-2, 3)), ("<f8", (1 << 62, 0)), ("|V0", (1 << 40, 9)), ("<U0", (9,))],
+)
+def test_arrays_of_nothing(tmp_path, type_, shape):
+    header = {"descr": type_, "fortran_order": False, "shape": shape}
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(DataError, match=r"declares an array of shape .* which has no rows of data"):
+        load(tmp_path / "a.npy")
+    blob = struct.pack(">HBBIII", 0, 8, 3, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    with pytest.raises(DataError, match=r"declares an array of shape .* which has no rows of data"):
+        load(_write(tmp_path / "a-idx3-ubyte", blob))
+
+
 def _peak_below(most, call):
     tracemalloc.start()
     try:

@@ -153,8 +153,10 @@ def _header(start: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype, in
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    if min(shape, default=1) < 0:
-        raise DataError(f"{where} declares an array of shape {shape}: it is damaged, copy it again")
+    if min(shape, default=1) < 1 or dtype.itemsize == 0:
+        raise DataError(
+            f"{where} declares an array of shape {shape} and type {dtype}, which has no rows of data"
+        )
     check_bytes(
         math.prod(shape) * dtype.itemsize,
         f"{where} declares an array of shape {shape}",
