@@ -399,6 +399,12 @@ def test_a_header_of_four_gigabytes_is_not_read(tmp_path):
         _peak_below(50e6, lambda: load(_write(tmp_path / "a.npy", blob)))
 
 
+def test_a_header_that_is_too_deep_for_the_parser(tmp_path):
+    blob = b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"-" * 8999 + b"\n"
+    with pytest.raises(DataError, match=r"a\.npy has a header that is no header: it is damaged"):
+        load(_write(tmp_path / "a.npy", blob))
+
+
 def test_an_archive_that_cannot_hold_what_it_says(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((30, 3)))
     blob = bytearray((tmp_path / "a.npz").read_bytes())

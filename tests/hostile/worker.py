@@ -60,7 +60,7 @@ def _no_memory(error: BaseException) -> str | None:
     while chain is not None:
         if isinstance(chain, MemoryError) and "malloc of size" not in str(chain):
             return f"out of memory: {chain}"
-        chain = chain.__cause__ or chain.__context__
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
     return None
 
 

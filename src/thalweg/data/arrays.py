@@ -143,7 +143,10 @@ def _header(start: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype, in
     file = io.BytesIO(start.read(_LONGEST_HEADER))
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except MemoryError:  # what Python's parser says of brackets or signs too deep for it
+        raise DataError(f"{where} has a header that is no header: it is damaged, copy it again") from None
     if dtype.hasobject:
         raise DataError(
             f"{where} holds Python objects (a pickle), which are never opened: save it as numbers or text, "
