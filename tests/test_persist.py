@@ -25,14 +25,14 @@ from thalweg.data.dataset import Dataset
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
-from thalweg.errors import ModelDirectoryError, OutputError
+from thalweg.errors import DataError, ModelDirectoryError, OutputError
 from thalweg.model import Calibration, Model
 from thalweg.models import RECIPES
 from thalweg.persist import check_destination, load, save
 from thalweg.persist.arrays import kinds_of, named_arrays, outline
 from thalweg.persist.directory import write_new
 from thalweg.persist.document import calibration_kinds
-from thalweg.persist.layout import CONTENTS, LONGEST_HISTORY, MANIFEST_FILE, NEXT
+from thalweg.persist.layout import CONTENTS, LARGEST_TEXT, LONGEST_HISTORY, MANIFEST_FILE, NEXT
 
 FILES = (*CONTENTS, MANIFEST_FILE)
 RUN = {
@@ -338,6 +338,16 @@ def test_model_that_could_not_be_loaded_is_not_saved(small, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_schema_that_a_directory_cannot_keep_is_refused_before_the_training(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(LARGEST_TEXT, "model.json", 1000)
+    message = (
+        r"the description of 2 columns takes \d,\d+ bytes, more than the 750 that a model directory keeps"
+    )
+    with pytest.raises(DataError, match=message):
+        thalweg.fit(np.arange(60.0).reshape(30, 2), "pca", out=tmp_path / "m", progress=False)
+    assert not (tmp_path / "m").exists()
+
+
 # --- kills and full disks -----------------------------------------------------------------------------------
 
 KILLER = """
@@ -605,6 +615,14 @@ def _set(*path, to):
             r"calibration/values.* the model needs F32 \[1000000000000, 4\]",
         ),
         (_set("history", to=[1]), "'history'"),
+        (_set("history", to=[{"loss": 1.0}]), "'history' of model.json must hold .* with their step"),
+        (_set("history", to=[{"step": 1, "loss": "low"}]), "'history'"),
+        (_set("card", "rows", to="many"), "'card' of model.json must hold numbers for rows"),
+        (_set("card", "seconds", to=10**400), "'card'"),
+        (_set("card", "title", to=[]), "'card' of model.json must hold text for data, title"),
+        (_set("evidence", "energies", to=[1.0]), "'evidence' of model.json must hold lists of numbers"),
+        (_set("evidence", "energies", to={"train": ["x"]}), "'evidence'"),
+        (_set("evidence", "surprises", to={"train": [[1.0], 2.0]}), "'evidence'"),
         (_set("format", to=True), "'format'"),
         (_set("format", to=7), "format"),
         (_set("arrays", "means", to=None), "lacks the array 'means'"),
@@ -633,8 +651,9 @@ def test_forged_model_json(saved, change, message):
         b"\xff\xfe",
         b"[" * 100_000,
         b"9" * 5000,
+        rb'{"a": "\ud800"}',
     ],
-    ids=["empty", "list", "nan", "inf", "twice", "binary", "deep", "long"],
+    ids=["empty", "list", "nan", "inf", "twice", "binary", "deep", "long", "half a character"],
 )
 def test_json_that_is_none(saved, blob):
     forge(saved, model=blob)
@@ -642,6 +661,19 @@ def test_json_that_is_none(saved, blob):
         ModelDirectoryError, match=r"model\.json (is not valid JSON|must hold one JSON object)"
     ):
         load(saved)
+
+
+def test_json_of_very_many_values_is_refused_before_they_are_built(saved):
+    forge(saved, model=b'{"a": [' + b"[]," * 9_000_000 + b"[]]}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            ModelDirectoryError, match=r"model\.json holds 18,000,003 values, more than the 8,388,608"
+        ):
+            load(saved)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 def _without(arrays, name):

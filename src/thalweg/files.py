@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from thalweg.errors import OutputError
@@ -24,7 +25,7 @@ def atomic_file(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     check_output(path, force=force)
     temporary = _beside(path)
     try:
-        with _naming(path):
+        with naming(path):
             yield temporary
             _sync(temporary)
             check_output(path, force=force)
@@ -45,7 +46,7 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
     check_output(path, force=force)
     temporary = _beside(path)
     try:
-        with _naming(path):
+        with naming(path):
             temporary.mkdir()
             yield temporary
             for entry in [*temporary.rglob("*"), temporary]:
@@ -55,6 +56,18 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def tidy(path: str | Path) -> None:
+    """Remove what earlier writes of `path` left that were killed; for whoever is the only one to write it."""
+    path = Path(path)
+    for left in path.absolute().parent.glob(
+        f".{escape(path.stem[:64])}-{'[0-9a-f]' * 12}{escape(path.suffix)}"
+    ):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
@@ -103,7 +116,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turn the system's refusals to write into `OutputError`, naming the path and the remedy."""
     try:
         yield

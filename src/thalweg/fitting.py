@@ -5,7 +5,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,18 +25,21 @@ from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
-from thalweg.errors import DataError, OutputError, SettingsError
-from thalweg.learning.checkpoint import CHECKPOINT
+from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
+from thalweg.files import tidy
+from thalweg.learning.checkpoint import CHECKPOINT, METRICS
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit, Run
+from thalweg.locks import alone_in
 from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
-from thalweg.persist import MODEL_FILE, check_destination
+from thalweg.persist import MODEL_FILE, check_destination, check_schema
 from thalweg.persist import load as load_model
 from thalweg.questions.score import surprises, usual_energies
 
+REPORT = "report.html"
 #: Rows kept as evidence for the report, of each kind.
 EVIDENCE = 500
 #: Rows that are enough to say what energies are usual.
@@ -71,39 +75,48 @@ def fit(
 
     Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
     """
+    log = log or _to_stderr
     chosen, configured = _configure(recipe, objective, settings)
-    directory = _directory(out, resume=resume, force=force)
-    if directory is not None and resume and _finished(directory):
-        return load_model(directory, energy=None if recipe is None or isinstance(recipe, str) else recipe)
-    began = time.monotonic()
-    dataset = (
-        load(data, drop=drop, kinds=kinds)
-        if drop or kinds or not isinstance(data, Dataset)
-        else load_rows(data)
-    )
-    schema = Schema.infer(dataset, target=target)
-    rows = schema.encode(dataset.table, name=dataset.name)
-    train, validation, held_out = _parts(rows, chosen, seed, calibrate)
-    configured = chosen.settle(configured, schema.space, len(train))
-    run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
-    key = jax.random.key(seed)
-    result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
-    model = Model(
-        F=result.energy,
-        recipe=chosen.name,
-        settings=vars(configured),
-        schema=schema,
-        calibration=_uncalibrated(held_out),
-        card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
-        history=result.history,
-    )
-    if calibrate:
-        model = _calibrated(model, train, validation, seed)
-    if directory is not None:
-        model.save(directory, force=True)
-        (directory / CHECKPOINT).unlink(missing_ok=True)
-        model.report(directory / "report.html", dataset, force=True)
-    return model
+    directory = _directory(out, resume=resume)
+    with _run_in(directory, resume=resume, force=force):
+        if directory is not None and resume:
+            if _finished(directory):
+                return load_model(
+                    directory, energy=None if recipe is None or isinstance(recipe, str) else recipe
+                )
+            if not (directory / CHECKPOINT).exists():
+                log(f"{directory} holds no checkpoint yet: starting at the beginning")
+        began = time.monotonic()
+        dataset = (
+            load(data, drop=drop, kinds=kinds)
+            if drop or kinds or not isinstance(data, Dataset)
+            else load_rows(data)
+        )
+        schema = Schema.infer(dataset, target=target)
+        if directory is not None:
+            check_schema(schema)
+        rows = schema.encode(dataset.table, name=dataset.name)
+        train, validation, held_out = _parts(rows, chosen, seed, calibrate)
+        configured = chosen.settle(configured, schema.space, len(train))
+        run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log)
+        key = jax.random.key(seed)
+        result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
+        model = Model(
+            F=result.energy,
+            recipe=chosen.name,
+            settings=vars(configured),
+            schema=schema,
+            calibration=_uncalibrated(held_out),
+            card=_card(dataset, chosen, vars(configured), seed, result, began, (train, validation, held_out)),
+            history=result.history,
+        )
+        if calibrate:
+            model = _calibrated(model, train, validation, seed)
+        if directory is not None:
+            model.save(directory, force=True)
+            model.report(directory / REPORT, dataset, force=True)
+            (directory / CHECKPOINT).unlink(missing_ok=True)
+        return model
 
 
 def _configure(
@@ -120,27 +133,52 @@ def _configure(
     return chosen, chosen.configure(settings)
 
 
-def _directory(out: str | Path | None, *, resume: bool, force: bool) -> Path | None:
-    """The run's directory, refused before any work where it holds something that nobody said to replace."""
+def _directory(out: str | Path | None, *, resume: bool) -> Path | None:
+    """The run's directory, which is there or can be made."""
     if out is None:
         if resume:
             raise SettingsError("resume needs the directory of the run: out=…")
         return None
     directory = Path(out)
-    unfinished = (directory / CHECKPOINT).exists()
     if resume and not directory.exists():
-        raise OutputError(f"{directory} does not exist: there is no run to resume")
-    if unfinished and not (resume or force):
         raise OutputError(
-            f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
+            f"{directory} does not exist: there is no run to resume, start one without --resume"
         )
-    check_destination(directory, force=force or resume)
+    if not directory.is_dir():
+        check_destination(directory)
     return directory
 
 
+@contextmanager
+def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[None]:
+    """A run that is alone in its directory, which holds nothing that nobody said to replace."""
+    if directory is None:
+        yield
+        return
+    with alone_in(directory):
+        if (directory / CHECKPOINT).exists() and not (resume or force):
+            raise OutputError(
+                f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
+            )
+        check_destination(directory, force=force or resume)
+        for name in (CHECKPOINT, METRICS, REPORT):
+            tidy(directory / name)
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted) or not (directory / CHECKPOINT).exists():
+                raise
+            raise Interrupted(
+                f"stopped before or after the training; continue with --resume (directory {directory})"
+            ) from None
+
+
 def _finished(directory: Path) -> bool:
-    """Whether there is nothing left to resume: a model, and no run that would replace it."""
-    return (directory / MODEL_FILE).exists() and not (directory / CHECKPOINT).exists()
+    """Whether there is nothing left to resume: a model and its report, and no run that would replace them."""
+    return (
+        all((directory / name).exists() for name in (MODEL_FILE, REPORT))
+        and not (directory / CHECKPOINT).exists()
+    )
 
 
 def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows, Rows, Rows]:

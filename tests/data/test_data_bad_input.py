@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from thalweg.data import Schema, batches, load
+from thalweg.data import Schema, batches, limits, load
 from thalweg.errors import DataError, DataWarning, ThalwegError
 
 
@@ -328,3 +329,138 @@ def test_a_file_that_may_not_be_read(tmp_path):
     path.chmod(0)
     with pytest.raises(DataError, match="cannot be opened: Permission denied"):
         load(path)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.npy"
+    with pytest.raises(DataError, match="the name of the file is not UTF-8, rename the file"):
+        load(os.fsdecode(path))
+
+
+# --- files that ask for more than they hold -----------------------------------------------------------------
+
+
+def test_a_table_of_very_many_columns_is_refused(tmp_path):
+    message = r"has 70,000 columns, more than the 65,536 that are read: leave some out, or use smaller images"
+    names = ",".join(f"c{i}" for i in range(70_000))
+    np.save(tmp_path / "a.npy", np.zeros((2, 70_000), np.uint8))
+    Image.new("L", (280, 250)).save(tmp_path / "a.png")
+    for source in (
+        _write(tmp_path / "a.csv", names + "\n" + "1," * 69_999 + "1\n"),
+        tmp_path / "a.npy",
+        tmp_path,
+    ):
+        with pytest.raises(DataError, match=message):
+            load(source)
+
+
+def test_an_idx_file_is_believed_only_as_far_as_it_goes(tmp_path):
+    head = struct.pack(">HBBI", 0, 8, 1, 10) + bytes(10)
+    with pytest.raises(DataError, match="10 bytes, and has more: it is damaged"):
+        load(_write(tmp_path / "a-idx1-ubyte.gz", gzip.compress(head + bytes(1 << 26))))
+    huge = struct.pack(">HBBII", 0, 14, 2, 1 << 31, 1 << 31)
+    for blob in (huge, gzip.compress(huge)):
+        with pytest.raises(DataError, match=r"declares an array .* more than the 8 GiB that are read"):
+            load(_write(tmp_path / "b-idx2-ubyte", blob))
+    with pytest.raises(DataError, match=r"4,294,967,295 bytes, and has 0"):
+        _peak_below(
+            50e6,
+            lambda: load(_write(tmp_path / "c-idx1-ubyte", struct.pack(">HBBI", 0, 8, 1, (1 << 32) - 1))),
+        )
+
+
+@pytest.mark.parametrize(
+    ("type_", "shape"),
+    [("<f8", (0, 3)), ("<f8", (-2, 3)), ("<f8", (1 << 62, 0)), ("|V0", (1 << 40, 9)), ("<U0", (9,))],
+)
+def test_arrays_of_nothing(tmp_path, type_, shape):
+    header = {"descr": type_, "fortran_order": False, "shape": shape}
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(DataError, match=r"declares an array of shape .* which has no rows of data"):
+        load(tmp_path / "a.npy")
+    blob = struct.pack(">HBBIII", 0, 8, 3, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    with pytest.raises(DataError, match=r"declares an array of shape .* which has no rows of data"):
+        load(_write(tmp_path / "a-idx3-ubyte", blob))
+
+
+def _peak_below(most, call):
+    tracemalloc.start()
+    try:
+        return call()
+    finally:
+        assert tracemalloc.get_traced_memory()[1] < most
+        tracemalloc.stop()
+
+
+def test_a_header_of_four_gigabytes_is_not_read(tmp_path):
+    blob = b"\x93NUMPY\x02\x00" + struct.pack("<I", (1 << 32) - 2) + b"{}"
+    with pytest.raises(DataError, match="cannot be read"):
+        _peak_below(50e6, lambda: load(_write(tmp_path / "a.npy", blob)))
+
+
+def test_a_header_that_is_too_deep_for_the_parser(tmp_path):
+    blob = b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"-" * 8999 + b"\n"
+    with pytest.raises(DataError, match=r"a\.npy has a header that is no header: it is damaged"):
+        load(_write(tmp_path / "a.npy", blob))
+
+
+def test_an_archive_that_cannot_hold_what_it_says(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((30, 3)))
+    blob = bytearray((tmp_path / "a.npz").read_bytes())
+    place = blob.rfind(b"PK\x01\x02") + 24
+    blob[place : place + 4] = struct.pack("<I", 1 << 30)
+    with pytest.raises(
+        DataError, match=r"cannot unpack to the 1,073,741,824 bytes that the archive declares"
+    ):
+        load(_write(tmp_path / "a.npz", bytes(blob)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        np.save(buffer := io.BytesIO(), np.zeros(3))
+        archive.writestr("x.npy", buffer.getvalue())
+    with pytest.raises(DataError, match=r"packed in a way that NumPy does not write: save it with np\.savez"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_columnar_file_that_unpacks_to_too_much(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(limits, "LARGEST_BYTES", 1 << 20)
+    path, table = tmp_path / f"a{suffix}", pa.table({"x": np.zeros(300_000)})
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(
+            path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        ) as writer:
+            writer.write_table(table)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match="unpacks to a large table"):
+        load(path)
+    assert sum(batch.num_rows for batch in batches(path)) == 300_000
+
+
+def test_no_memory_is_an_error_of_ours(tmp_path, monkeypatch):
+    def read(*args, **keywords):
+        raise MemoryError("Unable to allocate 7 GiB")
+
+    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
+    monkeypatch.setattr(np, "load", read)
+    with pytest.raises(
+        DataError, match=r"a\.npy asks for more memory than there is \(Unable to allocate 7 GiB\)"
+    ):
+        load(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("note", [b"\xff", b"0/0x0", b"0/" + b"9" * 5000, b"0/2x2x", b"0/-1", b"1/2"])
+def test_notes_on_pixels_that_are_none(tmp_path, note):
+    fields = [pa.field(f"p{i}", pa.int8(), metadata={b"thalweg.pixel": note}) for i in range(2)]
+    table = pa.table([pa.array([1, 2], pa.int8())] * 2, schema=pa.schema(fields))
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet").grid == ()
+
+
+def test_text_of_an_array_that_is_no_text(tmp_path):
+    np.save(tmp_path / "a.npy", np.array(["ab", "cd"]))
+    blob = bytearray((tmp_path / "a.npy").read_bytes())
+    blob[-4:] = struct.pack("<I", 0xD800)
+    with pytest.raises(DataError, match=r"cannot be read .*give numbers, text or dates"):
+        load(_write(tmp_path / "a.npy", bytes(blob)))

@@ -1,9 +1,11 @@
 """NumPy arrays and the files that hold them: .npy, .npz and MNIST's idx."""
 
 import gzip
+import io
 import math
 import struct
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -11,13 +13,18 @@ import numpy as np
 import pyarrow as pa
 
 from thalweg.data.dataset import mark_nameless, mark_pixels
+from thalweg.data.limits import check_bytes, check_columns
 from thalweg.data.reading import reading
-from thalweg.data.sniff import LARGEST_BYTES, check_file
+from thalweg.data.sniff import check_file
 from thalweg.data.text import clean_table
 from thalweg.errors import DataError
 
 #: The pairs of names under which people store inputs and labels.
 PAIRS = (("X", "y"), ("x", "y"), ("x_train", "y_train"), ("X_train", "y_train"))
+#: Deflate turns one byte into 1,032 at most (RFC 1951: 258 bytes from two bits).
+_DEFLATE = 1032
+#: Bytes of a .npy header that are looked at; NumPy itself reads headers of up to 10,000.
+_LONGEST_HEADER = 16_384
 _LABEL = "label"
 _MOST_LABELS = 100
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -38,11 +45,13 @@ def table_of(array: np.ndarray, where: str) -> tuple[pa.Table, tuple[int, ...]]:
         raise DataError(f"{where}: an array of shape {array.shape} has no rows of data")
     grid = array.shape[1:] if array.ndim > 2 else ()
     cells = array.reshape(len(array), -1)
+    check_columns(cells.shape[1], where)
     names = (
         [_pixel(place) for place in np.ndindex(*grid)] if grid else [f"x{i}" for i in range(cells.shape[1])]
     )
     with reading(where, "give numbers, text or dates"):
         table = pa.table([_column(cells[:, i]) for i in range(cells.shape[1])], names=names)
+        table.validate(full=True)
     return mark_nameless(mark_pixels(table, tuple(grid))), tuple(grid)
 
 
@@ -50,9 +59,9 @@ def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file, which is never unpickled."""
     check_file(path, "npy")
     with reading(path), path.open("rb") as file:
-        shape, dtype = _header(file, str(path))
+        shape, dtype, begin = _header(file, str(path))
         _check_size(shape, dtype, str(path))
-        if path.stat().st_size < file.tell() + math.prod(shape) * dtype.itemsize:
+        if path.stat().st_size < begin + math.prod(shape) * dtype.itemsize:
             raise DataError(
                 f"{path} is truncated: its header promises an array of shape {shape}; copy it again"
             )
@@ -70,9 +79,16 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None
         keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         chosen = _choose(keys, key, path)
         for name in chosen:
+            _check_packed(archive.getinfo(f"{name}.npy"), f"{path}::{name}")
             with archive.open(f"{name}.npy") as member:
-                shape, dtype = _header(member, f"{path}::{name}")
+                shape, dtype, begin = _header(member, f"{path}::{name}")
                 _check_size(shape, dtype, f"{path}::{name}")
+                declared = begin + math.prod(shape) * dtype.itemsize
+                if declared != archive.getinfo(f"{name}.npy").file_size:
+                    raise DataError(
+                        f"{path}::{name} does not have the bytes that its shape {shape} needs: "
+                        "it is damaged or incomplete, write or copy it again"
+                    )
         with np.load(path, allow_pickle=False) as arrays:
             found = [arrays[name] for name in chosen]
     return found[0], found[1] if len(found) > 1 else None
@@ -121,24 +137,44 @@ def _column(cells: np.ndarray) -> pa.Array:
     return pa.array(values, mask=mask)
 
 
-def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
+def _header(start: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    """The shape and type that a .npy file declares, and where its numbers begin."""
+    # NumPy would allocate whatever length the first bytes say that the header has.
+    file = io.BytesIO(start.read(_LONGEST_HEADER))
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except MemoryError:  # what Python's parser says of brackets or signs too deep for it
+        raise DataError(f"{where} has a header that is no header: it is damaged, copy it again") from None
     if dtype.hasobject:
         raise DataError(
             f"{where} holds Python objects (a pickle), which are never opened: save it as numbers or text, "
             "or as CSV or Parquet"
         )
-    return shape, dtype
+    return shape, dtype, file.tell()
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    size = math.prod(shape) * dtype.itemsize
-    if size > LARGEST_BYTES or min(shape, default=1) < 0:
+    if min(shape, default=1) < 1 or dtype.itemsize == 0:
         raise DataError(
-            f"{where} declares an array of shape {shape}, {size / (1 << 30):,.1f} GiB, more than the "
-            f"{LARGEST_BYTES >> 30} GiB that are read: store it as Parquet, which is read in pieces"
+            f"{where} declares an array of shape {shape} and type {dtype}, which has no rows of data"
+        )
+    check_bytes(
+        math.prod(shape) * dtype.itemsize,
+        f"{where} declares an array of shape {shape}",
+        "store it as Parquet, which is read in pieces",
+    )
+
+
+def _check_packed(member: zipfile.ZipInfo, where: str) -> None:
+    """Raise `DataError` unless the packed bytes can hold what they are said to unpack to."""
+    most = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: _DEFLATE}.get(member.compress_type)
+    if most is None:
+        raise DataError(f"{where} is packed in a way that NumPy does not write: save it with np.savez")
+    if member.file_size > most * member.compress_size:
+        raise DataError(
+            f"{where} cannot unpack to the {member.file_size:,} bytes that the archive declares: it is damaged"
         )
 
 
@@ -161,31 +197,41 @@ def _choose(keys: list[str], key: str | None, path: Path) -> tuple[str, ...]:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    with reading(path):
-        data = _bytes(path)
-        if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or data[3] == 0:
-            raise DataError(
-                f"{path} is not an idx file (it begins with {data[:4]!r}): is it damaged or misnamed?"
-            )
-        start = 4 + 4 * data[3]
-        if len(data) < start:
-            raise DataError(f"{path} is truncated within its header: copy it again")
-        shape = struct.unpack(f">{data[3]}I", data[4:start])
-        dtype = np.dtype(_IDX_TYPES[data[2]])
-        if len(data) - start != math.prod(shape) * dtype.itemsize:
-            raise DataError(
-                f"{path} declares an array of shape {shape}, {math.prod(shape) * dtype.itemsize:,} bytes, "
-                f"and has {len(data) - start:,}: it is damaged or incomplete, copy it again"
-            )
-        return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
-
-
-def _bytes(path: Path) -> bytes:
     if not path.is_file():
         raise DataError(f"there is no file {path}: check the path")
-    compressed = path.read_bytes()[:2] == b"\x1f\x8b"
-    with gzip.open(path) if compressed else path.open("rb") as file:
-        data = file.read(LARGEST_BYTES + 1)
-    if len(data) > LARGEST_BYTES:
-        raise DataError(f"{path} holds more than {LARGEST_BYTES >> 30} GiB, which is not read at once")
-    return data
+    with reading(path), path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        with gzip.open(plain) if packed else nullcontext(plain) as file:
+            dtype, shape = _idx_header(file, path)
+            size = math.prod(shape) * dtype.itemsize
+            # One byte more than declared, so that a file that goes on is noticed and never unpacked.
+            data = _at_most(file, size + 1)
+    if len(data) != size:
+        has = f"{len(data):,}" if len(data) < size else "more"
+        raise DataError(
+            f"{path} declares an array of shape {shape}, {size:,} bytes, and has {has}: it is damaged or "
+            "incomplete, copy it again"
+        )
+    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _idx_header(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES or magic[3] == 0:
+        raise DataError(f"{path} is not an idx file (it begins with {magic!r}): is it damaged or misnamed?")
+    sizes = file.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise DataError(f"{path} is truncated within its header: copy it again")
+    dtype, shape = np.dtype(_IDX_TYPES[magic[2]]), struct.unpack(f">{magic[3]}I", sizes)
+    _check_size(shape, dtype, str(path))
+    return dtype, shape
+
+
+def _at_most(file: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
+    """Up to `size` bytes, in pieces: `read(size)` would allocate them before it knows that they are there."""
+    pieces, left = [], size
+    while left and (piece := file.read(min(left, 1 << 24))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)

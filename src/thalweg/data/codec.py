@@ -97,7 +97,8 @@ def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Tab
             f"was fitted on {_some(want)}"
         )
     absent = [name for name in want if name not in have and name != schema.target]
-    extra = [name for name in table.column_names if name not in set(schema.names)]
+    known = set(schema.names)
+    extra = [name for name in table.column_names if name not in known]
     if absent and not partial:
         warnings.warn(DataWarning(f"{where} lacks {_some(absent)}: taken as not observed"), stacklevel=4)
     if extra:

@@ -7,14 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thalweg.data.csvfile import check_names
+from thalweg.data.limits import check_bytes
 from thalweg.data.reading import each, reading
 from thalweg.data.sniff import check_file
 from thalweg.errors import DataError
 
 
 def read_columnar(path: Path, format_: str) -> pa.Table:
-    """The whole file."""
-    batches = list(stream_columnar(path, format_, size=1 << 20))
+    """The whole file; raises `DataError` where it unpacks to more than is read at once."""
+    batches, size = [], 0
+    for batch in stream_columnar(path, format_, size=1 << 16):
+        size += batch.nbytes
+        check_bytes(size, f"{path} unpacks to a large table", "give a part of it")
+        batches.append(batch)
     return pa.concat_tables(batches)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from thalweg.data.limits import check_columns
 from thalweg.data.sniff import check_file
 from thalweg.data.text import clean_table
 from thalweg.errors import DataError, ThalwegError
@@ -40,7 +41,8 @@ def stream_csv(path: Path) -> Iterator[pa.Table]:
 
 
 def check_names(names: list[str], where: str) -> None:
-    """Raise `DataError` for empty or repeated column names."""
+    """Raise `DataError` for empty, repeated or too many column names."""
+    check_columns(len(names), where)
     for position, name in enumerate(names):
         if not name.strip():
             raise DataError(f"{where}: column {position + 1} has no name: give it one in the first line")

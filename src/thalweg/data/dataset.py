@@ -1,6 +1,7 @@
 """A loaded data set: an Arrow table that remembers what it was, so that answers come back in kind."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 _POSITIONAL = b"thalweg.nameless"
 _PIXEL = b"thalweg.pixel"
+_GRID = re.compile(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,7}")
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,13 @@ def mark_pixels(table: pa.Table, grid: tuple[int, ...]) -> pa.Table:
 
 def grid_of(table: pa.Table) -> tuple[int, ...]:
     """The shape of the image whose pixels, all of them and in order, are the first columns; () where there is none."""
-    notes = [(field.metadata or {}).get(_PIXEL, b"").decode() for field in table.schema]
+    notes = [(field.metadata or {}).get(_PIXEL, b"").decode(errors="replace") for field in table.schema]
     place, _, shape = notes[0].partition("/")
-    sizes = shape.split("x")
-    if place != "0" or not all(size.isascii() and size.isdigit() for size in sizes):
+    if place != "0" or not _GRID.fullmatch(shape):
         return ()
-    grid = tuple(map(int, sizes))
+    grid = tuple(map(int, shape.split("x")))
     count = math.prod(grid)
-    whole = notes[:count] == [f"{i}/{shape}" for i in range(min(count, len(notes) + 1))]
+    whole = count <= len(notes) and notes[:count] == [f"{i}/{shape}" for i in range(count)]
     return grid if whole else ()
 
 

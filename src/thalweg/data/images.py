@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thalweg.data.limits import check_bytes, check_columns
 from thalweg.data.reading import reading
-from thalweg.data.sniff import LARGEST_BYTES
 from thalweg.errors import DataError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -30,8 +30,8 @@ def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if not paths:
         raise DataError(f"{folder} has no pictures in it (PNG or JPEG): give a folder that has, or a file")
     sizes = [_probe(path) for path in paths]
-    _check_sizes(paths, sizes)
     grey = all(mode in _GREY for _, mode in sizes)
+    _check_sizes(paths, sizes, 1 if grey else 3)
     return np.stack([_pixels(path, "L" if grey else "RGB") for path in paths]), labels
 
 
@@ -48,7 +48,7 @@ def _probe(path: Path) -> tuple[tuple[int, int], str]:
         return image.size, image.mode
 
 
-def _check_sizes(paths: list[Path], sizes: list[tuple[tuple[int, int], str]]) -> None:
+def _check_sizes(paths: list[Path], sizes: list[tuple[tuple[int, int], str]], channels: int) -> None:
     width, height = sizes[0][0]
     for path, (size, _) in zip(paths, sizes, strict=True):
         if size != (width, height):
@@ -57,10 +57,12 @@ def _check_sizes(paths: list[Path], sizes: list[tuple[tuple[int, int], str]]) ->
                 "resize them all to one size, for example with: mogrify -resize "
                 f"'{width}x{height}!' *{path.suffix}"
             )
-    if len(paths) * width * height * 3 > LARGEST_BYTES:
-        raise DataError(
-            f"{paths[0].parent}: the pictures need more than {LARGEST_BYTES >> 30} GiB: use smaller ones"
-        )
+    check_columns(width * height * channels, f"{paths[0].parent}: a picture of {width}×{height} pixels")
+    check_bytes(
+        len(paths) * width * height * channels,
+        f"{paths[0].parent} holds {len(paths):,} pictures",
+        "use fewer",
+    )
 
 
 def _pixels(path: Path, mode: str) -> np.ndarray:

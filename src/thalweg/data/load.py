@@ -114,6 +114,8 @@ def _dataset(source: Any, kinds: Mapping[str, str]) -> Dataset:
 
 def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
     path = Path(text)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{text!r}: the name of the file is not UTF-8, rename the file")
     if not os.path.exists(text):
         if text in builtin.NAMES:
             return builtin.read(text)

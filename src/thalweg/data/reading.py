@@ -21,6 +21,11 @@ def reading(where: Path | str, remedy: str = _DAMAGED) -> Iterator[None]:
             yield
     except ThalwegError:
         raise
+    except MemoryError as error:
+        raise DataError(
+            f"{where} asks for more memory than there is ({error or 'out of memory'}): it is damaged, or too "
+            "large to be read at once"
+        ) from error
     # Decoders of damaged files raise nearly anything; this is the one place where that is caught.
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__

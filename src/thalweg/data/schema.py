@@ -68,7 +68,7 @@ class Schema:
         _check_something_varies(columns, target, dataset.where)
         return cls(columns, len(dataset), tuple(int(size) for size in dataset.grid), target)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """All column names, constants too, in their original order."""
         return tuple(column.name for column in self.columns)

@@ -5,9 +5,6 @@ from pathlib import Path
 
 from thalweg.errors import DataError
 
-#: No array or folder of images larger than this is read into memory.
-LARGEST_BYTES = 8 << 30
-
 _SUFFIXES = {
     "text": (".csv", ".tsv", ".tab"),
     "parquet": (".parquet", ".pq"),

@@ -132,6 +132,11 @@ def _check_measured(column: ColumnSchema, type_: pa.DataType, here: str) -> None
             column.whole and column.size - 1 <= LARGEST_INTEGER_RANGE,
             f"{here}its range is too large to count",
         )
+        widest = column.size - 1
+        _check(
+            0 <= column.center <= widest and 1e-9 <= column.std <= widest,
+            f"{here}center or std is not one of counts up to {widest:,}",
+        )
     temporal = pa.types.is_temporal(type_)
     _check(
         (column.kind == "datetime") == temporal, f"{here}{column.kind} does not go with type {column.type}"

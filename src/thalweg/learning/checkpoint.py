@@ -3,6 +3,8 @@
 import hashlib
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +15,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as write_tensors
 
-from thalweg.errors import ModelDirectoryError
-from thalweg.files import atomic_file
+from thalweg.errors import ModelDirectoryError, OutputError
+from thalweg.files import atomic_file, naming
 from thalweg.learning.run import Run
 from thalweg.learning.trainer import Trainer
 
 #: The file of a run that has not ended.
 CHECKPOINT = "checkpoint.safetensors"
+#: The training curve, a line a measurement.
+METRICS = "metrics.jsonl"
 #: The largest share of the time that writing checkpoints may take.
 SHARE = 0.05
 
@@ -49,7 +53,7 @@ class Checkpoint:
     @property
     def metrics(self) -> Path:
         assert self.directory is not None
-        return self.directory / "metrics.jsonl"
+        return self.directory / METRICS
 
     def start(self, fresh: P, *, resume: bool) -> P:
         """The position to begin at: `fresh`, or that of the checkpoint where there is one and `resume`.
@@ -67,10 +71,26 @@ class Checkpoint:
         """Append the newest measurement; write the checkpoint if one is due."""
         if self.directory is None:
             return
-        self._write_metrics(position[-1])
+        with self._pointing_back():
+            self._write_metrics(position[-1])
+            if now or time.monotonic() >= self.due:
+                self._write(position)
+
+    @contextmanager
+    def _pointing_back(self) -> Iterator[None]:
+        """Say, where the disk refuses, that nothing is lost but what came after the last checkpoint."""
+        try:
+            yield
+        except OutputError as error:
+            kept = (
+                "the last checkpoint is whole, continue with --resume"
+                if self.path.exists()
+                else "start again"
+            )
+            raise OutputError(f"{error}; then {kept}") from error
+
+    def _write(self, position: P) -> None:
         began = time.monotonic()
-        if not now and began < self.due:
-            return
         *arrays, history = position
         leaves = jax.tree.leaves(arrays)
         tensors = {f"{i:05d}": _to_numpy(leaf) for i, leaf in enumerate(leaves)}
@@ -90,7 +110,7 @@ class Checkpoint:
             with atomic_file(self.metrics, force=True) as temporary:
                 temporary.write_text("".join(line + "\n" for line in self.lines))
         elif lines:
-            with open(self.metrics, "a") as file:
+            with naming(self.metrics), open(self.metrics, "a") as file:
                 file.writelines(line + "\n" for line in lines)
             self.lines += lines
 

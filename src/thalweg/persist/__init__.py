@@ -24,6 +24,6 @@ finite. No pickle, and no link is followed.
 
 from thalweg.persist.layout import FORMAT, MODEL_FILE
 from thalweg.persist.reading import load
-from thalweg.persist.writing import check_destination, save
+from thalweg.persist.writing import check_destination, check_schema, save
 
-__all__ = ["FORMAT", "MODEL_FILE", "check_destination", "load", "save"]
+__all__ = ["FORMAT", "MODEL_FILE", "check_destination", "check_schema", "load", "save"]

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ from typing import Any, BinaryIO
 
 from thalweg import __version__
 from thalweg.errors import ModelDirectoryError, OutputError
-from thalweg.files import atomic_directory
+from thalweg.files import atomic_directory, tidy
 from thalweg.learning.checkpoint import CHECKPOINT
+from thalweg.locks import in_turn
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
+from thalweg.persist.migrations import oldest
 from thalweg.persist.plain import from_json, to_json
 
 
@@ -37,12 +38,12 @@ def write_new(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 def write_ahead(directory: Path, contents: Mapping[str, bytes]) -> None:
     """The files into a directory that is there, readable at every moment (see the package's own words)."""
-    finish(directory)
-    for left in directory.glob(f".{NEXT}-*"):  # what an earlier save that was killed could not remove
-        shutil.rmtree(left, ignore_errors=True)
-    with atomic_directory(directory / NEXT) as temporary:
-        write_new(temporary, contents)
-    finish(directory)
+    with in_turn(directory):
+        finish(directory)
+        tidy(directory / NEXT)
+        with atomic_directory(directory / NEXT) as temporary:
+            write_new(temporary, contents)
+        finish(directory)
 
 
 def finish(directory: Path) -> None:
@@ -70,7 +71,7 @@ class Snapshot:
         _check_directory(directory)
         blob = self._read(MANIFEST_FILE, LARGEST_TEXT[MANIFEST_FILE])
         self.digest = hashlib.sha256(blob).digest()
-        self.entries = _parse_manifest(blob)
+        self.format, self.entries = _parse_manifest(blob)
 
     def is_current(self) -> bool:
         """Whether the manifest is the same still: if not, a save came between, and reading again may help."""
@@ -150,22 +151,23 @@ def _what_is_there(directory: Path) -> str:
     return "this is not a model directory; name one that `thalweg fit` or model.save wrote"
 
 
-def _parse_manifest(blob: bytes) -> dict[str, Entry]:
+def _parse_manifest(blob: bytes) -> tuple[int, dict[str, Entry]]:
+    """The version of the format, and what is said about each file."""
     record = from_json(blob, MANIFEST_FILE)
     written = record.get("format")
-    if type(written) is int and written != FORMAT:
+    if type(written) is int and not oldest() <= written <= FORMAT:
         remedy = "upgrade Thalweg" if written > FORMAT else "fit the model again"
+        known = f"format {FORMAT}" if oldest() == FORMAT else f"formats {oldest()} to {FORMAT}"
         raise ModelDirectoryError(
-            f"the model is in format {written}, and this Thalweg ({__version__}) reads format {FORMAT}: "
-            f"{remedy}"
+            f"the model is in format {str(written)[:20]}, and this Thalweg ({__version__}) reads {known}: {remedy}"
         )
     files = record.get("files")
-    if written is None or not isinstance(files, dict) or files.keys() != set(CONTENTS):
+    if type(written) is not int or not isinstance(files, dict) or files.keys() != set(CONTENTS):
         raise ModelDirectoryError(f"{MANIFEST_FILE} must list {', '.join(CONTENTS)} and nothing else")
     entries = {name: _entry(name, item) for name, item in files.items()}
-    if _manifest_bytes(entries) != blob:
+    if _manifest_bytes(entries, written) != blob:
         raise ModelDirectoryError(f"{MANIFEST_FILE} is damaged: it is not as it was written")
-    return entries
+    return written, entries
 
 
 def _entry(name: str, item: Any) -> Entry:
@@ -175,9 +177,9 @@ def _entry(name: str, item: Any) -> Entry:
     return Entry(item["bytes"], item["sha256"])
 
 
-def _manifest_bytes(entries: Mapping[str, Entry]) -> bytes:
+def _manifest_bytes(entries: Mapping[str, Entry], written: int = FORMAT) -> bytes:
     files = {name: {"bytes": entries[name].size, "sha256": entries[name].sha256} for name in CONTENTS}
-    return to_json({"format": FORMAT, "files": files})
+    return to_json({"format": written, "files": files})
 
 
 def _sync(directory: Path) -> None:

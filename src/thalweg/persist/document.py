@@ -15,7 +15,9 @@ from thalweg.errors import DataError, ModelDirectoryError
 from thalweg.model import Calibration, Model
 from thalweg.persist.arrays import Kind, Kinds, to_kind
 from thalweg.persist.layout import FORMAT, LONGEST_HISTORY, MODEL_FILE
+from thalweg.persist.migrations import migrated
 from thalweg.persist.plain import from_json, plain, to_json
+from thalweg.persist.story import check_story
 
 _FIELDS: Mapping[str, type] = {
     "format": int,
@@ -74,22 +76,27 @@ def write_document(model: Model, arrays: Kinds, constants: dict[str, Any]) -> by
     return to_json(record)
 
 
-def read_document(blob: bytes) -> Document:
-    """Raises `ModelDirectoryError`, naming the field, where the form or the schema is not right."""
+def read_document(blob: bytes, written: int) -> Document:
+    """What a `model.json` of format `written` says.
+
+    Raises `ModelDirectoryError`, naming the field, where the form or the schema is not right.
+    """
     record = from_json(blob, MODEL_FILE)
+    if record.get("format") != written or type(record["format"]) is not int:
+        raise ModelDirectoryError(
+            f"field 'format' of {MODEL_FILE} is {str(record.get('format'))[:20]}, and the manifest says {written}"
+        )
+    record = migrated(record)
     if record.keys() != _FIELDS.keys():
         wrong = sorted(record.keys() ^ _FIELDS.keys())
         raise ModelDirectoryError(f"{MODEL_FILE} has missing or unknown fields: {', '.join(wrong)[:200]}")
     for name, kind in _FIELDS.items():
         if type(record[name]) is not kind:
             raise ModelDirectoryError(f"field {name!r} of {MODEL_FILE} must be of type {kind.__name__}")
-    if record["format"] != FORMAT:
-        raise ModelDirectoryError(f"{MODEL_FILE} is in format {record['format']}, the manifest in {FORMAT}")
     rows = record["calibration"].get("rows")
     if type(rows) is not int or rows < 0 or len(record["calibration"]) > 1:
         raise ModelDirectoryError(f"field 'calibration' of {MODEL_FILE} must say how many rows there are")
-    if not all(isinstance(item, dict) for item in record["history"]):
-        raise ModelDirectoryError(f"field 'history' of {MODEL_FILE} must be a list of objects")
+    check_story(record)
     return Document(
         arrays={name: _kind(name, entry) for name, entry in record["arrays"].items()},
         calibration_rows=rows,

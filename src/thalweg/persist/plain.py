@@ -1,4 +1,4 @@
-"""JSON that means one thing: no repeated names, no NaN, no infinities, and one way of writing it."""
+"""JSON that means one thing: no repeated names, NaN, infinities or halves of characters, and one way of writing it."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import ModelDirectoryError
+from thalweg.persist.layout import MOST_VALUES
 
 
 def to_json(value: Any) -> bytes:
@@ -16,15 +17,26 @@ def to_json(value: Any) -> bytes:
 
 def from_json(blob: bytes, name: str) -> dict[str, Any]:
     """The object in `blob`; raises `ModelDirectoryError`, calling the file `name`."""
+    check_values(blob, name)
     try:
         value = json.loads(
             blob.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
         )
+        if rb"\ud" in blob.lower():  # half of a pair, which could be read and not be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ModelDirectoryError(f"{name} is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         raise ModelDirectoryError(f"{name} must hold one JSON object")
     return value
+
+
+def check_values(blob: bytes, name: str) -> None:
+    """Raise `ModelDirectoryError` where the JSON has too many values to be read."""
+    if (values := sum(map(blob.count, (b",", b"[", b"{")))) > MOST_VALUES:
+        raise ModelDirectoryError(
+            f"{name} holds {values:,} values, more than the {MOST_VALUES:,} that are read"
+        )
 
 
 def plain(value: Any, where: str) -> Any:

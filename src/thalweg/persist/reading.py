@@ -13,6 +13,7 @@ from safetensors.numpy import load as from_safetensors
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import ModelDirectoryError, SettingsError, ThalwegError
+from thalweg.locks import in_turn
 from thalweg.model import Model
 from thalweg.models import RECIPES
 from thalweg.models.custom import recipe_for
@@ -36,7 +37,7 @@ from thalweg.persist.plain import plain
 #: A number that adds arrays is compared with how many there are from here on; below, building costs little.
 DEEP = 1_000
 
-#: How often a directory is read again that was saved into while it was read.
+#: How often a directory is read that was saved into meanwhile; the last time savers have to wait.
 TRIES = 3
 
 Template = AbstractEnergy | Callable[..., AbstractEnergy]
@@ -59,14 +60,15 @@ def load(path: str | Path, energy: Template | None = None) -> Model:
             except ModelDirectoryError:
                 if snapshot.is_current():
                     raise
-        return _load(Snapshot(directory), energy)
+        with in_turn(directory, shared=True):
+            return _load(Snapshot(directory), energy)
     except (ModelDirectoryError, OSError) as error:
         raise ModelDirectoryError(f"{directory}: {error}") from error
 
 
 def _load(snapshot: Snapshot, energy: Template | None) -> Model:
     snapshot.text(CARD_FILE)
-    document = read_document(snapshot.text(MODEL_FILE))
+    document = read_document(snapshot.text(MODEL_FILE), snapshot.format)
     skeleton = _skeleton(document, energy)
     expected = {**kinds_of(named_arrays(skeleton)), **document.calibration}
     check_kinds(expected, document.arrays, MODEL_FILE)

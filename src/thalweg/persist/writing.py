@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
-from thalweg.errors import ModelDirectoryError, OutputError
+from thalweg.data.schema import Schema
+from thalweg.errors import DataError, ModelDirectoryError, OutputError
 from thalweg.files import atomic_directory, check_output
 from thalweg.model import Model
 from thalweg.models import RECIPES
@@ -25,6 +26,7 @@ from thalweg.persist.layout import (
     NEXT,
     WEIGHTS_FILE,
 )
+from thalweg.persist.plain import check_values, to_json
 
 #: What a training leaves in its directory, beside which its model belongs.
 RUN_FILES = {"checkpoint.safetensors", "metrics.jsonl", "report.html"}
@@ -44,16 +46,35 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
     check_destination(path, force=force)
     contents = _contents(model)
     try:
-        if path.is_dir():
+        if path.is_dir() or not _write_first(path, contents, force=force):
             write_ahead(path, contents)
-        else:
-            with atomic_directory(path) as temporary:
-                write_new(temporary, contents)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error}; a model that was there is whole") from error
     return path
+
+
+def check_schema(schema: Schema) -> None:
+    """Raise `DataError` where a model of this schema could not be saved: call it before a long training."""
+    size, most = len(to_json(schema.to_dict())), LARGEST_TEXT[MODEL_FILE] * 3 // 4
+    if size > most:
+        raise DataError(
+            f"the description of {len(schema.columns):,} columns takes {size:,} bytes, more than the {most:,} that a "
+            "model directory keeps: leave columns out"
+        )
+
+
+def _write_first(path: Path, contents: dict[str, bytes], *, force: bool) -> bool:
+    """Write a directory that was not there; False where, with `force`, somebody else's has come between."""
+    try:
+        with atomic_directory(path) as temporary:
+            write_new(temporary, contents)
+    except OSError:
+        if force and path.is_dir():
+            return False
+        raise
+    return True
 
 
 def check_destination(path: str | Path, *, force: bool = False) -> None:
@@ -118,6 +139,7 @@ def _check_sizes(contents: dict[str, bytes], arrays: int) -> None:
     header = int.from_bytes(contents[WEIGHTS_FILE][:8], "little")
     if arrays > MOST_ARRAYS or header > LARGEST_HEADER:
         raise ModelDirectoryError(f"the energy has {arrays:,} arrays: more than {MOST_ARRAYS:,} are not kept")
+    check_values(contents[MODEL_FILE], MODEL_FILE)
     for name in (CARD_FILE, MODEL_FILE):
         if len(contents[name]) > LARGEST_TEXT[name]:
             raise ModelDirectoryError(
