@@ -1,7 +1,9 @@
 """Files and directories that are written whole or not at all: temporary place, fsync, rename."""
 
 import errno
+import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -55,6 +57,40 @@ def atomic_directory(path: str | Path, *, force: bool = False) -> Iterator[Path]
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_first(path: str | Path, blob: bytes) -> bool:
+    """Write `path` unless it is there: True where this call wrote it. Of many that try at once, one does.
+
+    Raises `OutputError` as `atomic_file` does.
+    """
+    path = Path(path)
+    temporary = _beside(path)
+    try:
+        with _naming(path):
+            temporary.write_bytes(blob)
+            _sync(temporary)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links: the look and the rename are not one act
+                if os.path.lexists(path):
+                    return False
+                os.replace(temporary, path)
+            _sync(path.parent)
+            return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove the temporary files of writers of `path` that were killed; nobody else may be writing it."""
+    path = Path(path)
+    pattern = f".{glob.escape(path.stem[:64])}-*{glob.escape(path.suffix)}"
+    for found in path.parent.glob(pattern):
+        if re.fullmatch(r"[0-9a-f]{12}", found.stem[len(path.stem[:64]) + 2 :]):
+            found.unlink(missing_ok=True)
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
