@@ -10,7 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from thalweg.errors import DataError, DataWarning, SchemaError, SettingsError
 from thalweg.model import Model, load_rows
 
-Batch = pa.Table | pa.RecordBatch
+Batch: TypeAlias = "pa.Table | pa.RecordBatch"
 
 
 def answer_batches(
@@ -200,8 +200,8 @@ def _plain(value: Any) -> Any:
     """An option as JSON has it; a table of candidates as a digest of what it holds."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping) and all(isinstance(item, int | float) for item in value.values()):
+        return dict(value)
     table = load_rows(value).table.replace_schema_metadata(None)
     return hashlib.sha256(f"{table.schema}{table.to_pydict()}".encode()).hexdigest()
 

@@ -25,8 +25,9 @@ class Writer:
     """A context manager whose `write` appends a table; the suffix of `path` chooses the format.
 
     CSV, TSV, Parquet, Arrow and Feather are written as the pieces come; .npy needs numbers only, and holds
-    them in memory until the end. `note` is kept in the footer of a Parquet file, and nowhere else. Raises `OutputError` for an unknown suffix, an existing `path` without
-    `force`, pieces that differ in their columns, and a full disk.
+    them in memory until the end. `note` is kept in the footer of a Parquet file, and nowhere else. Raises
+    `OutputError` for an unknown suffix, an existing `path` without `force`, pieces that differ in their
+    columns, and a full disk.
     """
 
     def __init__(
