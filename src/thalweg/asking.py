@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -91,6 +91,14 @@ class Question:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             return self.answer(model, nothing).schema.remove_metadata()
+
+    def at(self, place: int | str) -> "Question":
+        """The question as it is asked at one place among many (a file, a partition): with a seed of its own."""
+        if "seed" not in self.settings:
+            return self
+        if isinstance(place, str):
+            place = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little")
+        return replace(self, options={**self.options, "seed": seed_of(self.settings["seed"], place)})
 
     @property
     def settings(self) -> dict[str, Any]:

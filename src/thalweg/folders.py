@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thalweg import __version__
-from thalweg.asking import Question, seed_of
+from thalweg.asking import Question
 from thalweg.data import Writer, batches
 from thalweg.data.stream import parquet_files
 from thalweg.errors import DataError, OutputError, SettingsError
@@ -103,19 +103,11 @@ class Folder:
         source, target = self.data / name, self.out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
-        question = self._of(name)
+        question = self.question.at(name.as_posix())
         with Writer(target, force=True, note={_NOTE: json.dumps(self._note(source))}) as writer:
             for piece, result in question.pairs(model, _pieces(source)):
                 writer.write(result)
                 yield piece, result
-
-    def _of(self, name: Path) -> Question:
-        """The question with a seed of this file's own, so that no two files share their draws."""
-        if "seed" not in self.question.settings:
-            return self.question
-        place = int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:8], "little")
-        seed = seed_of(self.question.settings["seed"], place)
-        return replace(self.question, options={**self.question.options, "seed": seed})
 
     def _claim(self, record: dict[str, Any]) -> None:
         """Make `out` the folder of this question, or find that it is one of another."""
