@@ -26,6 +26,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError, OutputError, SettingsError
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.parallel import agreed, first, mesh_of
 from thalweg.learning.run import Fit, Run
 from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
@@ -63,14 +64,18 @@ def fit(
     `data` is anything that `thalweg.data.load` reads. `recipe` is a name from `thalweg.models.RECIPES` (default
     `orderless`), an energy of your own, or a function of `(space, key)` that builds one. `target` names the column
     that `predict` answers by default. `out` is a directory for the model, its curve and its report; with `resume`
-    an interrupted run there goes on, bitwise as if it had never stopped. Other keywords are the recipe's settings.
+    an interrupted run there goes on, bitwise as if it had never stopped. `mesh` divides each batch over devices; of
+    several processes (`thalweg.learning.parallel.join`) each reads the same data and the first alone writes. Other
+    keywords are the recipe's settings.
 
-    Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
+    Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, `Interrupted` on Ctrl-C, or `ProcessLost`
+    where another process ended.
     """
     chosen, configured = _configure(recipe, objective, settings)
-    directory = _directory(out, resume=resume, force=force)
-    if directory is not None and resume and _finished(directory):
-        return load_model(directory, energy=None if recipe is None or isinstance(recipe, str) else recipe)
+    # Of several processes the first alone looks at the directory and writes there.
+    directory = _directory(out, resume=resume, force=force) if first() else None
+    if agreed(directory is not None and resume and _finished(directory)):
+        return load_model(str(out), energy=None if recipe is None or isinstance(recipe, str) else recipe)
     began = time.monotonic()
     dataset = (
         load(data, drop=drop, kinds=kinds)
@@ -80,7 +85,13 @@ def fit(
     schema = Schema.infer(dataset, target=target)
     rows = schema.encode(dataset.table, name=dataset.name)
     train, validation, held_out = _parts(rows, chosen, seed)
-    run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log or _to_stderr)
+    run = Run(
+        directory=directory,
+        resume=resume,
+        progress=progress and first(),
+        mesh=mesh_of() if mesh is None else mesh,
+        log=(log or _to_stderr) if first() else _to_nobody,
+    )
     key = jax.random.key(seed)
     result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
     model = Model(
@@ -214,6 +225,10 @@ def _card(
             leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))
         ),
     }
+
+
+def _to_nobody(line: str) -> None:
+    pass
 
 
 def _to_stderr(line: str) -> None:

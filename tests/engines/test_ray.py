@@ -34,6 +34,7 @@ def answers(ray, rows, model, question, **options):
             batch_format="pyarrow",
             batch_size=50,
             compute=ray.data.ActorPoolStrategy(size=2),
+            num_cpus=0.5,  # two whole ones would leave none for reading
         )
         .to_arrow_refs()
     )

@@ -49,6 +49,26 @@ def fit(
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting; `thalweg models NAME` lists them."),
     ] = None,
     seed: Seed = 0,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", min=1, metavar="N", help="Divide each batch over N devices of this machine."),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Train with other processes: where process 0 listens. Start the same line on every machine, "
+            "each with its own --process-id.",
+        ),
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, metavar="N", help="How many processes there are.")
+    ] = None,
+    process_id: Annotated[
+        int | None,
+        typer.Option("--process-id", min=0, metavar="I", help="Which one this is, from 0; 0 alone writes."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: Force = False,
     json: Json = False,
@@ -57,11 +77,13 @@ def fit(
     """Fit one energy to a table, and write the model and its report."""
     kinds = pairs("--kind", kind or ())
     settings: dict[str, Any] = pairs("--set", set_ or ())
-    output = Output("fit", json=json, quiet=quiet)
+    output = Output("fit", json=json, quiet=quiet or bool(process_id))
     keep_compiled()
+    _join(coordinator, num_processes, process_id)
     _check(recipe, settings)
 
     import thalweg
+    from thalweg.learning.parallel import first, mesh_of
 
     directory = Path(out or f"{data_name(data)}-{recipe}")
     model = thalweg.fit(
@@ -74,14 +96,29 @@ def fit(
         force=force,
         drop=tuple(drop or ()),
         kinds=kinds or None,
+        mesh=mesh_of(devices),
         progress=output.progress,
         log=output.note,
         **settings,
     )
+    if not first():
+        return
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
     output.finish(record, command("score", directory, data))
+
+
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Become one of several processes, where the command line says so."""
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        return
+    if None in given:
+        raise typer.BadParameter("--coordinator, --num-processes and --process-id belong together: give all three")
+    from thalweg.learning.parallel import join
+
+    join(*given)
 
 
 def _check(recipe: str, settings: dict[str, str]) -> None:
