@@ -26,7 +26,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError, OutputError, SettingsError
 from thalweg.learning.checkpoint import CHECKPOINT
 from thalweg.learning.objective import AbstractObjective
-from thalweg.learning.parallel import agreed, first, mesh_of
+from thalweg.learning.parallel import agreed, first, mesh_of, together
 from thalweg.learning.run import Fit, Run
 from thalweg.model import Calibration, Model, load_rows
 from thalweg.models import DEFAULT, recipe_named
@@ -74,7 +74,9 @@ def fit(
     chosen, configured = _configure(recipe, objective, settings)
     # Of several processes the first alone looks at the directory and writes there.
     directory = _directory(out, resume=resume, force=force) if first() else None
-    if agreed(directory is not None and resume and _finished(directory)):
+    with together():
+        finished = agreed(directory is not None and resume and _finished(directory))
+    if finished:
         return load_model(str(out), energy=None if recipe is None or isinstance(recipe, str) else recipe)
     began = time.monotonic()
     dataset = (

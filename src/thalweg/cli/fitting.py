@@ -8,6 +8,7 @@ import typer
 from thalweg.cli.app import Data, Force, Json, Quiet, Seed, app
 from thalweg.cli.arguments import command, data_name, nearest, pairs
 from thalweg.cli.cache import keep_compiled
+from thalweg.cli.member import end_with_watcher, run_watched, watched
 from thalweg.cli.output import Output, facts
 from thalweg.errors import SettingsError
 
@@ -19,6 +20,7 @@ DEFAULT_RECIPE = "orderless"
     epilog="Example:  [bold]thalweg fit sales.csv --drop id --set steps=2000 --out sales-model[/bold]"
 )
 def fit(
+    context: typer.Context,
     data: Data,
     recipe: Annotated[
         str,
@@ -51,7 +53,9 @@ def fit(
     seed: Seed = 0,
     devices: Annotated[
         int | None,
-        typer.Option("--devices", min=1, metavar="N", help="Divide each batch over N devices of this machine."),
+        typer.Option(
+            "--devices", min=1, metavar="N", help="Divide each batch over N devices of this machine."
+        ),
     ] = None,
     coordinator: Annotated[
         str | None,
@@ -78,8 +82,12 @@ def fit(
     kinds = pairs("--kind", kind or ())
     settings: dict[str, Any] = pairs("--set", set_ or ())
     output = Output("fit", json=json, quiet=quiet or bool(process_id))
+    group = _group(coordinator, num_processes, process_id)
+    if group and not watched():
+        return run_watched(context.obj, group[2], group[1])
     keep_compiled()
-    _join(coordinator, num_processes, process_id)
+    if group:
+        _join(*group)
     _check(recipe, settings)
 
     import thalweg
@@ -102,23 +110,35 @@ def fit(
         **settings,
     )
     if not first():
-        return
+        return None
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
     output.finish(record, command("score", directory, data))
 
 
-def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Become one of several processes, where the command line says so."""
-    given = (coordinator, num_processes, process_id)
-    if given == (None, None, None):
-        return
-    if None in given:
-        raise typer.BadParameter("--coordinator, --num-processes and --process-id belong together: give all three")
+def _group(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> tuple[str, int, int] | None:
+    """The processes that train together; None where this one is alone."""
+    if coordinator is None and num_processes is None and process_id is None:
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise typer.BadParameter(
+            "--coordinator, --num-processes and --process-id belong together: give all three"
+        )
+    if process_id >= num_processes:
+        raise typer.BadParameter(
+            f"--process-id counts from 0 to {num_processes - 1}, so it cannot be {process_id}"
+        )
+    return coordinator, num_processes, process_id
+
+
+def _join(coordinator: str, processes: int, process: int) -> None:
     from thalweg.learning.parallel import join
 
-    join(*given)
+    end_with_watcher()
+    join(coordinator, processes, process)
 
 
 def _check(recipe: str, settings: dict[str, str]) -> None:

@@ -55,19 +55,19 @@ def fit(
         raise SettingsError(f"averaging is the decay of a mean, from 0 up to below 1, not {averaging}")
     if patience is not None and held_out is None:
         raise SettingsError("patience waits for a lower held-out loss: give held-out rows, or no patience")
-    trainer = Trainer(
-        energy,
-        data,
-        objective,
-        optimiser=optimiser,
-        key=key,
-        batch=batch,
-        held_out=held_out,
-        averaging=averaging,
-        mesh=run.mesh,
-    )
-    every = measure_every or max(1, min(trainer.epoch, steps // 20))
     with together():
+        trainer = Trainer(
+            energy,
+            data,
+            objective,
+            optimiser=optimiser,
+            key=key,
+            batch=batch,
+            held_out=held_out,
+            averaging=averaging,
+            mesh=run.mesh,
+        )
+        every = measure_every or max(1, min(trainer.epoch, steps // 20))
         return _Training(trainer, steps, every, patience, Guard(retries), run).run()
 
 

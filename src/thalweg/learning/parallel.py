@@ -5,6 +5,7 @@ among them, and the compiler adds up the gradients. Only the first process write
 """
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from thalweg.errors import ProcessLost, SettingsError
+from thalweg.errors import ProcessLost, SettingsError, ThalwegError
 
+#: How the message of a failed exchange begins; JAX raises it as one of several classes.
+_STATUS = re.compile(
+    "UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|.*Gloo"
+)
 #: Seconds without a sign of life after which a process counts as lost.
 SILENCE = 20
 
@@ -130,8 +135,8 @@ def together() -> Iterator[None]:
     """Turn the end of another process, as the next exchange with it finds it, into `ProcessLost`."""
     try:
         yield
-    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        if alone():
+    except (RuntimeError, ValueError) as error:
+        if alone() or isinstance(error, ThalwegError) or not _STATUS.match(str(error)):
             raise
         raise ProcessLost(
             f"process {jax.process_index()} of {jax.process_count()} has lost another ({_short(error)}): end what "
