@@ -84,7 +84,8 @@ def fit(
     output = Output("fit", json=json, quiet=quiet or bool(process_id))
     group = _group(coordinator, num_processes, process_id)
     if group and not watched():
-        return run_watched(context.obj, group[2], group[1])
+        run_watched(context.obj, group[2], group[1])
+        return
     keep_compiled()
     if group:
         _join(*group)
@@ -110,7 +111,7 @@ def fit(
         **settings,
     )
     if not first():
-        return None
+        return
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
