@@ -15,7 +15,7 @@ from safetensors.numpy import save as write_tensors
 
 from thalweg.errors import ModelDirectoryError
 from thalweg.files import atomic_file
-from thalweg.learning.parallel import alone, bytes_of_first, check_same
+from thalweg.learning.parallel import alone, bytes_of_first
 from thalweg.learning.run import Run
 from thalweg.learning.trainer import Trainer
 
@@ -38,10 +38,11 @@ class Checkpoint:
         self.directory = None if run.directory is None else Path(run.directory)
         self.interval, self.log = run.checkpoint_every, run.log
         self.due = time.monotonic() + self.interval
-        used = self.directory is not None or not alone()
+        used = (
+            self.directory is not None or not alone()
+        )  # all of several processes read the checkpoint of the first
         self.fingerprint = _fingerprint(trainer, steps, every) if used else ""
         self.program = _program(trainer) if used else ""
-        check_same("data, settings or seed", bytes.fromhex(self.fingerprint))
         self.lines: list[str] = []
 
     @property

@@ -6,7 +6,7 @@ among them, and the compiler adds up the gradients. Only the first process write
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,11 +120,11 @@ def bytes_of_first(blob: bytes | None) -> bytes | None:
     return np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes()
 
 
-def check_same(what: str, digest: bytes) -> None:
-    """Raise `SettingsError` in every process unless all have the same."""
+def check_same(what: str, digest: Callable[[], bytes]) -> None:
+    """Raise `SettingsError` in every process unless all have the same digest."""
     if alone():
         return
-    every = np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8)))
+    every = np.asarray(multihost_utils.process_allgather(np.frombuffer(digest(), np.uint8)))
     if (every != every[0]).any():
         other = int(np.argmax((every != every[0]).any(axis=1)))
         raise SettingsError(f"process {other} has other {what} than process 0: give all of them the same")

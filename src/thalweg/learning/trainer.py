@@ -4,11 +4,13 @@ Everything that a step reads is in `State`, and its batch is a pure function of 
 that is killed and resumed ends bitwise equal to one that was not.
 """
 
+import hashlib
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
@@ -16,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import DataError
 from thalweg.learning.objective import AbstractObjective
-from thalweg.learning.parallel import everywhere, of_first, over_rows
+from thalweg.learning.parallel import check_same, everywhere, of_first, over_rows
 
 #: Rows that are measured at once: memory does not grow with how many there are.
 CHUNK = 1024
@@ -67,6 +69,7 @@ class Trainer:
         self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
         self.order_key, self.step_key, self.measure_key, memory_key = jax.random.split(key, 4)
         parameters, self.static = eqx.partition(energy, eqx.is_inexact_array)
+        check_same("data or settings", lambda: _digest((self.data, self.held_out, key), parameters))
         initial = self._initial(of_first(parameters), memory_key)
         self.initial: State = self.placed(jax.tree.map(_strong, initial))
         self.data, self.held_out, self.probe = self.placed((self.data, self.held_out, self.probe))
@@ -191,6 +194,15 @@ def _rows(what: str, data: Any) -> tuple[Any, int]:
     if len(lengths) != 1 or 0 in lengths:
         raise DataError(f"{what} rows must be arrays of one length above 0, not of lengths {sorted(lengths)}")
     return rows, lengths.pop()
+
+
+def _digest(same: PyTree, alike: PyTree) -> bytes:
+    """A digest of arrays that must be the same everywhere, and of the shapes of others."""
+    digest = hashlib.sha256(str([(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(alike)]).encode())
+    for leaf in jax.tree.leaves(same):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
+    return digest.digest()
 
 
 def _strong(leaf: Array) -> Array:
