@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs lock clean
+.PHONY: help setup demo test test-slow test-engines lint docs lock clean
 
 help:
 	@echo "make setup      a virtual environment in $(VENV), from requirements.lock"
 	@echo "make demo       set up, then fit the 1,797 real digits and ask every question"
 	@echo "make test       set up, then run the tests (the fast lane)"
 	@echo "make test-slow  set up, then run every test"
+	@echo "make test-engines  set up with Ray and Spark, then run the tests with them (needs Java)"
 	@echo "make lint       ruff check, ruff format --check, mypy"
 	@echo "make docs       build the documentation into site/"
 	@echo "make lock       resolve requirements.lock again"
@@ -49,6 +50,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest --slow
+
+test-engines: setup
+	$(UV) pip install --quiet --python $(BIN)/python -e ".[ray,spark]"
+	$(BIN)/python -m pytest --slow tests/engines
 
 lint: setup
 	$(BIN)/ruff check

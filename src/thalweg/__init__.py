@@ -16,13 +16,17 @@ _WHERE = {
     "AbstractEnergy": "thalweg.energy.base",
     "Model": "thalweg.model",
     "ThalwegError": "thalweg.errors",
+    "answer_batches": "thalweg.asking",
+    "answer_folder": "thalweg.folders",
     "energy_of": "thalweg.energy.base",
     "fit": "thalweg.fitting",
     "load": "thalweg.persist",
     "minimise": "thalweg.inference",
+    "score_batches": "thalweg.asking",
 }
 _PACKAGES = (
     "data",
+    "distributed",
     "energy",
     "errors",
     "evaluate",
@@ -39,7 +43,10 @@ __all__ = [
     "Model",
     "ThalwegError",
     "__version__",
+    "answer_batches",
+    "answer_folder",
     "data",
+    "distributed",
     "energy",
     "energy_of",
     "errors",
@@ -51,13 +58,16 @@ __all__ = [
     "minimise",
     "models",
     "questions",
+    "score_batches",
     "sklearn",
 ]
 
 if TYPE_CHECKING:
+    from thalweg.asking import answer_batches, score_batches
     from thalweg.energy.base import AbstractDensity, AbstractEnergy, energy_of
     from thalweg.errors import ThalwegError
     from thalweg.fitting import fit
+    from thalweg.folders import answer_folder
     from thalweg.inference import minimise
     from thalweg.model import Model
     from thalweg.persist import load

@@ -33,6 +33,10 @@ class Interrupted(ThalwegError, KeyboardInterrupt):
     """A run stopped by the user; says how to resume it."""
 
 
+class ProcessLost(ThalwegError, RuntimeError):
+    """One of several processes that train together has ended; says how to go on."""
+
+
 class ModelDirectoryError(ThalwegError, ValueError):
     """A model directory that is damaged, foreign or not a model directory."""
 

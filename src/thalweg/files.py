@@ -70,6 +70,31 @@ def tidy(path: str | Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def write_first(path: str | Path, blob: bytes) -> bool:
+    """Write `path` unless it is there: True where this call wrote it. Of many that try at once, one does.
+
+    Raises `OutputError` as `atomic_file` does.
+    """
+    path = Path(path)
+    temporary = _beside(path)
+    try:
+        with naming(path):
+            temporary.write_bytes(blob)
+            _sync(temporary)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links: the look and the rename are not one act
+                if os.path.lexists(path):
+                    return False
+                os.replace(temporary, path)
+            _sync(path.parent)
+            return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def check_output(path: str | Path, *, force: bool = False) -> None:
     """Raise `OutputError` unless `path` can be written: it is free (or `force`) and its folder exists."""
     path = Path(path)

@@ -29,6 +29,7 @@ from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
 from thalweg.files import tidy
 from thalweg.learning.checkpoint import CHECKPOINT, METRICS
 from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.parallel import agreed, first, mesh_of, together
 from thalweg.learning.run import Fit, Run
 from thalweg.locks import alone_in
 from thalweg.model import Calibration, Model, load_rows
@@ -70,22 +71,25 @@ def fit(
     `orderless`), an energy of your own, or a function of `(space, key)` that builds one. `target` names the column
     that `predict` answers by default. `calibrate=False` holds no rows out for p-values: the model learns from them
     too, and `score` has nothing to compare with. `out` is a directory for the model, its curve and its report; with
-    `resume` an interrupted run there goes on, bitwise as if it had never stopped. Other keywords are the recipe's
-    settings.
+    `resume` an interrupted run there goes on, bitwise as if it had never stopped. `mesh` divides each batch over
+    devices; of several processes (`thalweg.learning.parallel.join`) each reads the same data and the first alone
+    writes. Other keywords are the recipe's settings.
 
-    Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, or `Interrupted` on Ctrl-C.
+    Raises `DataError`, `SettingsError`, `OutputError`, `Diverged`, `Interrupted` on Ctrl-C, or `ProcessLost`
+    where another process ended.
     """
-    log = log or _to_stderr
+    log = (log or _to_stderr) if first() else _to_nobody
     chosen, configured = _configure(recipe, objective, settings)
-    directory = _directory(out, resume=resume)
+    # Of several processes the first alone looks at the directory and writes there.
+    directory = _directory(out, resume=resume) if first() else None
     with _run_in(directory, resume=resume, force=force):
-        if directory is not None and resume:
-            if _finished(directory):
-                return load_model(
-                    directory, energy=None if recipe is None or isinstance(recipe, str) else recipe
-                )
-            if not (directory / CHECKPOINT).exists():
-                log(f"{directory} holds no checkpoint yet: starting at the beginning")
+        with together():
+            finished = agreed(directory is not None and resume and _finished(directory))
+        if finished:
+            energy = None if recipe is None or isinstance(recipe, str) else recipe
+            return load_model(str(out), energy=energy)
+        if directory is not None and resume and not (directory / CHECKPOINT).exists():
+            log(f"{directory} holds no checkpoint yet: starting at the beginning")
         began = time.monotonic()
         dataset = (
             load(data, drop=drop, kinds=kinds)
@@ -98,7 +102,13 @@ def fit(
         rows = schema.encode(dataset.table, name=dataset.name)
         train, validation, held_out = _parts(rows, chosen, seed, calibrate)
         configured = chosen.settle(configured, schema.space, len(train))
-        run = Run(directory=directory, resume=resume, progress=progress, mesh=mesh, log=log)
+        run = Run(
+            directory=directory,
+            resume=resume,
+            progress=progress and first(),
+            mesh=mesh_of() if mesh is None else mesh,
+            log=log,
+        )
         key = jax.random.key(seed)
         result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
         model = Model(
@@ -265,6 +275,10 @@ def _card(
             leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))
         ),
     }
+
+
+def _to_nobody(line: str) -> None:
+    pass
 
 
 def _to_stderr(line: str) -> None:

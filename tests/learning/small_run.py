@@ -1,5 +1,9 @@
-"""A small training that writes its weights: `small_run.py DIRECTORY WEIGHTS [resume] [devices] [short]`."""
+"""A small training that writes its weights: `small_run.py DIRECTORY WEIGHTS [resume] [devices] [short] [batch=30]`.
 
+With `join=PORT,N,I` it is process I of N, and prints a digest of its weights.
+"""
+
+import hashlib
 import sys
 from pathlib import Path
 
@@ -7,16 +11,16 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from learning.densities import Network, curve
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import EnergyLoss
+from thalweg.learning.parallel import first, join, mesh_of
 from thalweg.learning.run import Run
 
 
-def train(run: Run, *, steps: int = 3000):
+def train(run: Run, *, steps: int = 3000, batch: int = 32):
     schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 50, steps)
     data = curve()
     return fit(
@@ -25,7 +29,7 @@ def train(run: Run, *, steps: int = 3000):
         EnergyLoss(),
         optimiser=optax.adam(schedule),
         steps=steps,
-        batch=32,
+        batch=batch,
         held_out=data[192:],
         measure_every=500 if steps > 500 else 20,
         averaging=0.99,
@@ -42,12 +46,20 @@ def weights(energy) -> np.ndarray:
 
 if __name__ == "__main__":
     directory, out, *options = sys.argv[1:]
+    values = dict(option.split("=") for option in options if "=" in option)
+    if "join" in values:
+        port, processes, process = values["join"].split(",")
+        join(f"127.0.0.1:{port}", int(processes), int(process))
     run = Run(
-        directory=None if directory == "-" else Path(directory),
+        directory=None if directory == "-" or not first() else Path(directory),
         resume="resume" in options,
-        mesh=Mesh(np.array(jax.devices()), ("rows",)) if "devices" in options else None,
+        mesh=mesh_of(jax.device_count() if "devices" in options else None),
         checkpoint_every=0.0,
     )
-    result = train(run, steps=60 if "short" in options else 3000)
+    steps = 60 if "short" in options else 3000
+    result = train(run, steps=steps, batch=int(values.get("batch", 32)))
+    found = weights(result.energy)
     losses = [record["loss"] for record in result.history]
-    np.savez(out, weights=weights(result.energy), losses=losses, devices=jax.device_count())
+    print(hashlib.sha256(found.tobytes()).hexdigest())
+    if first():
+        np.savez(out, weights=found, losses=losses, devices=jax.device_count())

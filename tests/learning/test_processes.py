@@ -91,11 +91,36 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_so(tmp_path, uninterrupted):
     np.testing.assert_array_equal(np.load(tmp_path / "weights.npz")["weights"], uninterrupted["weights"])
 
 
-def test_a_mesh_of_four_devices_gives_the_result_of_one(tmp_path):
-    finish("-", tmp_path / "one.npz", "short")
+@pytest.mark.parametrize("batch", [32, 30, 31])
+def test_a_mesh_of_four_devices_gives_the_result_of_one(batch, tmp_path):
+    """A batch in four parts, in two, and in one."""
+    options = ["short", f"batch={batch}"]
+    finish("-", tmp_path / "one.npz", *options)
     flags = "--xla_force_host_platform_device_count=4"
-    finish("-", tmp_path / "four.npz", "short", "devices", XLA_FLAGS=flags)
+    finish("-", tmp_path / "four.npz", *options, "devices", XLA_FLAGS=flags)
     one, four = np.load(tmp_path / "one.npz"), np.load(tmp_path / "four.npz")
     assert (one["devices"], four["devices"]) == (1, 4)
     np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(four["weights"], one["weights"], atol=1e-4)
+
+
+MESH = """
+import jax, numpy as np
+from thalweg.learning.parallel import everywhere, home, mesh_of, over_rows
+mesh = mesh_of(4)
+for batch, held in ((32, 8), (30, 15), (31, 31)):
+    rows = jax.device_put(np.arange(batch), over_rows(mesh, batch))
+    assert {shard.data.shape for shard in rows.addressable_shards} == {(held,)}
+copied = everywhere({"a": np.arange(3.0, dtype=np.float32)}, mesh)["a"]
+assert copied.is_fully_replicated and len(copied.sharding.device_set) == 4
+assert everywhere(copied, mesh) is copied
+assert len(home(copied, mesh).sharding.device_set) == 1
+"""
+
+
+def test_rows_are_divided_and_parameters_copied():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(
+        [sys.executable, "-c", MESH], capture_output=True, text=True, env=os.environ | flags
+    )
+    assert done.returncode == 0, done.stderr

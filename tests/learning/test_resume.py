@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from learning.densities import Centre, Normal
-from thalweg.errors import Interrupted, ModelDirectoryError, SettingsError
+from thalweg.errors import Interrupted, ModelDirectoryError
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, EnergyLoss
 from thalweg.learning.run import Run
@@ -220,11 +220,3 @@ class _Yielding:
 
     def __exit__(self, *error):
         return False
-
-
-def test_a_batch_that_does_not_divide_over_the_mesh_is_named():
-    class Three:
-        size = 3
-
-    with pytest.raises(SettingsError, match="a batch of 8 does not divide over a mesh of 3 devices"):
-        small(Run(mesh=Three()))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,8 +38,29 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> str:
     )
 
 
-def refuse_existing(path: str | os.PathLike, force: bool) -> None:
-    """Stop before any work is done where the output is in the way."""
+def shard_of(text: str) -> tuple[int, int]:
+    """`1/4` as `(1, 4)`; a usage error for what is no such thing."""
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+    if not found:
+        raise typer.BadParameter(f"--shard needs I/N, such as 0/4, not {text!r}")
+    index, count = int(found[1]), int(found[2])
+    if index >= count:
+        there = (
+            f"they count from 0, so here from 0/{count} to {count - 1}/{count}"
+            if count
+            else "N is at least 1"
+        )
+        raise typer.BadParameter(f"--shard: there is no shard {text}: {there}")
+    return index, count
+
+
+def refuse_existing(path: str | os.PathLike, force: bool, *, unless_folder_for: str | None = None) -> None:
+    """Stop before any work is done where the output is in the way.
+
+    A folder is not where the data is one too: what it holds is looked at file by file.
+    """
+    if unless_folder_for is not None and os.path.isdir(unless_folder_for) and os.path.isdir(path):
+        return
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists; choose another with --out, or replace it with --force")
 

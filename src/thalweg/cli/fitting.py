@@ -8,6 +8,7 @@ import typer
 from thalweg.cli.app import Data, Force, Json, Quiet, Seed, app
 from thalweg.cli.arguments import command, data_name, nearest, pairs
 from thalweg.cli.cache import keep_compiled
+from thalweg.cli.member import end_with_watcher, run_watched, watched
 from thalweg.cli.output import Output, facts
 from thalweg.errors import SettingsError
 
@@ -19,6 +20,7 @@ DEFAULT_RECIPE = "orderless"
     epilog="Example:  [bold]thalweg fit sales.csv --drop id --set steps=2000 --out sales-model[/bold]"
 )
 def fit(
+    context: typer.Context,
     data: Data,
     recipe: Annotated[
         str,
@@ -49,6 +51,28 @@ def fit(
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting; `thalweg models NAME` lists them."),
     ] = None,
     seed: Seed = 0,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices", min=1, metavar="N", help="Divide each batch over N devices of this machine."
+        ),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Train with other processes: where process 0 listens. Start the same line on every machine, "
+            "each with its own --process-id.",
+        ),
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, metavar="N", help="How many processes there are.")
+    ] = None,
+    process_id: Annotated[
+        int | None,
+        typer.Option("--process-id", min=0, metavar="I", help="Which one this is, from 0; 0 alone writes."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: Force = False,
     json: Json = False,
@@ -57,11 +81,18 @@ def fit(
     """Fit one energy to a table, and write the model and its report."""
     kinds = pairs("--kind", kind or ())
     settings: dict[str, Any] = pairs("--set", set_ or ())
-    output = Output("fit", json=json, quiet=quiet)
+    output = Output("fit", json=json, quiet=quiet or bool(process_id))
+    group = _group(coordinator, num_processes, process_id)
+    if group and not watched():
+        run_watched(context.obj, group[2], group[1])
+        return
     keep_compiled()
+    if group:
+        _join(*group)
     _check(recipe, settings)
 
     import thalweg
+    from thalweg.learning.parallel import first, mesh_of
 
     directory = Path(out or f"{data_name(data)}-{recipe}")
     model = thalweg.fit(
@@ -74,14 +105,41 @@ def fit(
         force=force,
         drop=tuple(drop or ()),
         kinds=kinds or None,
+        mesh=mesh_of(devices),
         progress=output.progress,
         log=output.note,
         **settings,
     )
+    if not first():
+        return
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
     output.finish(record, command("score", directory, data))
+
+
+def _group(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> tuple[str, int, int] | None:
+    """The processes that train together; None where this one is alone."""
+    if coordinator is None and num_processes is None and process_id is None:
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise typer.BadParameter(
+            "--coordinator, --num-processes and --process-id belong together: give all three"
+        )
+    if process_id >= num_processes:
+        raise typer.BadParameter(
+            f"--process-id counts from 0 to {num_processes - 1}, so it cannot be {process_id}"
+        )
+    return coordinator, num_processes, process_id
+
+
+def _join(coordinator: str, processes: int, process: int) -> None:
+    from thalweg.learning.parallel import join
+
+    end_with_watcher()
+    join(coordinator, processes, process)
 
 
 def _check(recipe: str, settings: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ import typer
 from thalweg.cli import about, answers, fitting, generation  # noqa: F401 (each registers its commands)
 from thalweg.cli.app import app, in_order
 from thalweg.cli.arguments import resume_command
+from thalweg.cli.member import watched
 from thalweg.cli.output import printable
 from thalweg.errors import DataWarning, Interrupted, ThalwegError
 
@@ -46,9 +47,9 @@ def _leave(status: int) -> int:
     """The status of the whole process; an interrupted one ends here, with its word said.
 
     XLA's threads may still be compiling what was interrupted, and the interpreter's own shutdown, which frees
-    what they use, can then crash.
+    what they use, can then crash. One of several processes that has failed does not wait for the others.
     """
-    if status == INTERRUPTED:
+    if status == INTERRUPTED or (status and watched()):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -60,7 +61,7 @@ def _guarded(args: list[str]) -> int:
     """The command, and the one place where exceptions become exit statuses."""
     command = typer.main.get_command(in_order(app))
     try:
-        with command.make_context("thalweg", list(args)) as context:
+        with command.make_context("thalweg", list(args), obj=list(args)) as context:
             command.invoke(context)
         sys.stdout.flush()
         return OK

@@ -45,7 +45,8 @@ def check_table(table: pa.Table, where: str) -> pa.Table:
 
 
 def _parquet(path: Path, size: int) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
+    # By default a whole row group is read ahead, which may be all there is.
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
         yield from file.iter_batches(batch_size=size)
 
 

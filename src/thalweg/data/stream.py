@@ -27,6 +27,19 @@ def batches(source: Any, *, size: int = 65_536) -> Iterator[pa.Table]:
     return _rechunked(_pieces(source, size), size)
 
 
+def parquet_files(folder: str | Path) -> list[Path]:
+    """The Parquet files below a folder, by their paths inside it, sorted.
+
+    Names that begin with a dot or an underscore are not data, as engines that write such folders have it.
+    """
+    folder = Path(folder)
+    found = (
+        path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in (".parquet", ".pq")
+    )
+    named = (path for path in found if not any(part[0] in "._" for part in path.parts))
+    return sorted((path for path in named if (folder / path).is_file()), key=Path.as_posix)
+
+
 def _pieces(source: Any, size: int) -> Iterator[pa.Table]:
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.suffix and not os.path.isdir(path) and "::" not in str(path):

@@ -1,7 +1,7 @@
 """Tables written piece by piece into one file that appears whole or not at all."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +25,17 @@ class Writer:
     """A context manager whose `write` appends a table; the suffix of `path` chooses the format.
 
     CSV, TSV, Parquet, Arrow and Feather are written as the pieces come; .npy needs numbers only, and holds
-    them in memory until the end. Raises `OutputError` for an unknown suffix, an existing `path` without
-    `force`, pieces that differ in their columns, and a full disk.
+    them in memory until the end. `note` is kept in the footer of a Parquet file, and nowhere else. Raises
+    `OutputError` for an unknown suffix, an existing `path` without `force`, pieces that differ in their
+    columns, and a full disk.
     """
 
-    def __init__(self, path: str | Path, *, force: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, force: bool = False, note: Mapping[str, str] | None = None
+    ) -> None:
         self.path = Path(path)
         self.force = force
+        self.note = note
         self._kind = self.path.suffix.lower()
         if self._kind not in SUFFIXES:
             raise OutputError(
@@ -72,7 +76,10 @@ class Writer:
         if self._kind == ".npy":
             return self._open_array(schema)
         if self._kind in (".parquet", ".pq"):
-            return self._stack.enter_context(pq.ParquetWriter(self._temporary, schema)).write_table
+            file = self._stack.enter_context(pq.ParquetWriter(self._temporary, schema))
+            if self.note:
+                file.add_key_value_metadata(self.note)
+            return file.write_table
         # An Arrow file has one dictionary a column, and later pieces may hold words that it lacks.
         plain = _plain(schema.empty_table()).schema
         file = self._stack.enter_context(pa.ipc.new_file(str(self._temporary), plain))

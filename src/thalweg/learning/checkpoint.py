@@ -17,6 +17,7 @@ from safetensors.numpy import save as write_tensors
 
 from thalweg.errors import ModelDirectoryError, OutputError
 from thalweg.files import atomic_file, naming
+from thalweg.learning.parallel import alone, bytes_of_first
 from thalweg.learning.run import Run
 from thalweg.learning.trainer import Trainer
 
@@ -41,8 +42,11 @@ class Checkpoint:
         self.directory = None if run.directory is None else Path(run.directory)
         self.interval, self.log = run.checkpoint_every, run.log
         self.due = time.monotonic() + self.interval
-        self.fingerprint = "" if self.directory is None else _fingerprint(trainer, steps, every)
-        self.program = "" if self.directory is None else _program(trainer)
+        used = (
+            self.directory is not None or not alone()
+        )  # all of several processes read the checkpoint of the first
+        self.fingerprint = _fingerprint(trainer, steps, every) if used else ""
+        self.program = _program(trainer) if used else ""
         self.lines: list[str] = []
 
     @property
@@ -56,15 +60,16 @@ class Checkpoint:
         return self.directory / METRICS
 
     def start(self, fresh: P, *, resume: bool) -> P:
-        """The position to begin at: `fresh`, or that of the checkpoint where there is one and `resume`.
+        """The position to begin at: `fresh`, or that of the first process's checkpoint where there is one and `resume`.
 
         Raises `ModelDirectoryError` for a checkpoint that is damaged or belongs to another run.
         """
-        if self.directory is None:
-            return fresh
-        self.directory.mkdir(parents=True, exist_ok=True)
-        position = self._read(fresh) if resume and self.path.exists() else fresh
-        self._write_metrics(position[-1], anew=True)
+        there = resume and self.directory is not None and self.path.exists()
+        data = bytes_of_first(self.path.read_bytes() if there else None)
+        position = fresh if data is None else self._read(data, fresh)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write_metrics(position[-1], anew=True)
         return position
 
     def save(self, position: P, *, now: bool = False) -> None:
@@ -118,28 +123,28 @@ class Checkpoint:
         known = len(self.lines)
         return bool(known) and json.dumps(history[known - 1]) != self.lines[-1]
 
-    def _read(self, fresh: P) -> P:
-        data = self.path.read_bytes()
+    def _read(self, data: bytes, fresh: P) -> P:
+        path = "the first process's checkpoint" if self.directory is None else self.path
         blob = data[32:]
         if hashlib.sha256(blob).digest() != data[:32]:
-            raise ModelDirectoryError(f"{self.path} is damaged: delete it, and fit again without --resume")
+            raise ModelDirectoryError(f"{path} is damaged: delete it, and fit again without --resume")
         try:
             tensors = read_tensors(blob)
             header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
         except (SafetensorError, KeyError, ValueError) as error:
             raise ModelDirectoryError(
-                f"{self.path} is not a checkpoint ({error}): delete it, and fit again without --resume"
+                f"{path} is not a checkpoint ({error}): delete it, and fit again without --resume"
             ) from None
         leaves, structure = jax.tree.flatten(fresh[:-1])
         names = [f"{i:05d}" for i in range(len(leaves))]
         if header.get("fingerprint") != self.fingerprint or set(names) != set(tensors):
             raise ModelDirectoryError(
-                f"{self.path} belongs to a run with other data, settings or seed: "
+                f"{path} belongs to a run with other data, settings or seed: "
                 "resume with the same ones, or fit again without --resume"
             )
         if header.get("program") != self.program:
             self.log(
-                f"{self.path} was written with another optimiser, objective, version of JAX or number of "
+                f"{path} was written with another optimiser, objective, version of JAX or number of "
                 "devices: continuing with those of now"
             )
         arrays = [_from_numpy(tensors[name], leaf) for name, leaf in zip(names, leaves, strict=True)]
@@ -174,5 +179,5 @@ def _fingerprint(trainer: Trainer, steps: int, every: int) -> str:
 
 def _program(trainer: Trainer) -> str:
     """A digest of the lowered step, which holds every constant of the objective and the optimiser."""
-    lowered = trainer.advance.lower(trainer.initial, jnp.int32(1), trainer.data)
+    lowered = trainer.advance.lower(trainer.initial, np.int32(1), trainer.data)
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -13,6 +14,7 @@ from thalweg.errors import Interrupted, SettingsError
 from thalweg.learning.checkpoint import Checkpoint
 from thalweg.learning.guard import Guard
 from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.parallel import agreed, home, together
 from thalweg.learning.progress import Show, progress_bar
 from thalweg.learning.run import Fit, Run
 from thalweg.learning.trainer import State, Trainer
@@ -53,19 +55,20 @@ def fit(
         raise SettingsError(f"averaging is the decay of a mean, from 0 up to below 1, not {averaging}")
     if patience is not None and held_out is None:
         raise SettingsError("patience waits for a lower held-out loss: give held-out rows, or no patience")
-    trainer = Trainer(
-        energy,
-        data,
-        objective,
-        optimiser=optimiser,
-        key=key,
-        batch=batch,
-        held_out=held_out,
-        averaging=averaging,
-        mesh=run.mesh,
-    )
-    every = measure_every or max(1, min(trainer.epoch, steps // 20))
-    return _Training(trainer, steps, every, patience, Guard(retries), run).run()
+    with together():
+        trainer = Trainer(
+            energy,
+            data,
+            objective,
+            optimiser=optimiser,
+            key=key,
+            batch=batch,
+            held_out=held_out,
+            averaging=averaging,
+            mesh=run.mesh,
+        )
+        every = measure_every or max(1, min(trainer.epoch, steps // 20))
+        return _Training(trainer, steps, every, patience, Guard(retries), run).run()
 
 
 def _check(**counts: int | None) -> None:
@@ -124,10 +127,10 @@ class _Training:
         while not self._finished():
             step, mark = int(self.at.state.step), self._mark()
             before = time.monotonic()
-            until = jnp.int32(min(mark, step + pace))
-            state = self.trainer.advance(self.at.state, until, self.trainer.data)
+            until = np.int32(min(mark, step + pace))
+            state = self.trainer.advance(self.trainer.placed(self.at.state), until, self.trainer.data)
             done = int(state.step) - step
-            pace = _pace(pace, done, time.monotonic() - before)
+            pace = agreed(_pace(pace, done, time.monotonic() - before))
             if bool(state.healthy) and int(state.step) < mark:
                 self.at = self.at._replace(state=state)
             else:
@@ -199,7 +202,7 @@ class _Training:
         at, trainer = self.at, self.trainer
         parameters = trainer.learned(at.state) if trainer.held_out is None else at.best.parameters
         return Fit(
-            energy=trainer.energy(parameters),
+            energy=trainer.energy(home(parameters, trainer.mesh)),
             status="stopped early" if int(at.state.step) < self.steps else "ran all steps",
             steps=int(at.state.step),
             seconds=time.monotonic() - self.began,

@@ -4,18 +4,21 @@ Everything that a step reads is in `State`, and its batch is a pure function of 
 that is killed and resumed ends bitwise equal to one that was not.
 """
 
+import hashlib
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractEnergy
-from thalweg.errors import DataError, SettingsError
+from thalweg.errors import DataError
 from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.parallel import check_same, everywhere, of_first, over_rows
 
 #: Rows that are measured at once: memory does not grow with how many there are.
 CHUNK = 1024
@@ -41,7 +44,7 @@ class State(eqx.Module):
 class Trainer:
     """One run: `initial`, and the compiled `advance(state, until, data)` and `measure(state, data)`.
 
-    Raises `DataError` for rows that cannot be trained on, `SettingsError` for impossible settings.
+    Raises `DataError` for rows that cannot be trained on.
     """
 
     def __init__(
@@ -64,13 +67,19 @@ class Trainer:
         self.batch = min(batch, self.n)
         self.epoch = self.n // self.batch
         self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
-        if mesh is not None and self.batch % mesh.size:
-            raise SettingsError(f"a batch of {self.batch} does not divide over a mesh of {mesh.size} devices")
         self.order_key, self.step_key, self.measure_key, memory_key = jax.random.split(key, 4)
         parameters, self.static = eqx.partition(energy, eqx.is_inexact_array)
-        self.initial: State = jax.tree.map(_strong, self._initial(parameters, memory_key))
-        self.advance = jax.jit(self._advance)
-        self.measure = jax.jit(self._measure)
+        check_same("data or settings", lambda: _digest((self.data, self.held_out, key), parameters))
+        initial = self._initial(of_first(parameters), memory_key)
+        self.initial: State = self.placed(jax.tree.map(_strong, initial))
+        self.data, self.held_out, self.probe = self.placed((self.data, self.held_out, self.probe))
+        copied = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        self.advance = jax.jit(self._advance, out_shardings=copied)
+        self.measure = jax.jit(self._measure, out_shardings=copied)
+
+    def placed(self, tree: PyTree) -> PyTree:
+        """The arrays where this run needs them: on every device of its mesh."""
+        return everywhere(tree, self.mesh)
 
     def energy(self, parameters: PyTree, *, training: bool = False) -> AbstractEnergy:
         """The energy with these parameters; dropout and the like act in training only."""
@@ -144,8 +153,7 @@ class Trainer:
         index = jax.lax.dynamic_slice_in_dim(order, position * self.batch, self.batch)
         rows = jax.tree.map(lambda leaf: leaf[index], data)
         if self.mesh is not None:
-            shard = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
-            rows = jax.lax.with_sharding_constraint(rows, shard)
+            rows = jax.lax.with_sharding_constraint(rows, over_rows(self.mesh, self.batch))
         return order, rows
 
     def _averaged(self, state: State, parameters: PyTree) -> PyTree:
@@ -186,6 +194,15 @@ def _rows(what: str, data: Any) -> tuple[Any, int]:
     if len(lengths) != 1 or 0 in lengths:
         raise DataError(f"{what} rows must be arrays of one length above 0, not of lengths {sorted(lengths)}")
     return rows, lengths.pop()
+
+
+def _digest(same: PyTree, alike: PyTree) -> bytes:
+    """A digest of arrays that must be the same everywhere, and of the shapes of others."""
+    digest = hashlib.sha256(str([(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(alike)]).encode())
+    for leaf in jax.tree.leaves(same):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        digest.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
+    return digest.digest()
 
 
 def _strong(leaf: Array) -> Array:

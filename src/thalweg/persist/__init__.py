@@ -22,8 +22,9 @@ that `jax.eval_shape` finds for the recipe's skeleton, then the hashes, then the
 finite. No pickle, and no link is followed.
 """
 
+from thalweg.persist.directory import fingerprint
 from thalweg.persist.layout import FORMAT, MODEL_FILE
 from thalweg.persist.reading import load
 from thalweg.persist.writing import check_destination, check_schema, save
 
-__all__ = ["FORMAT", "MODEL_FILE", "check_destination", "check_schema", "load", "save"]
+__all__ = ["FORMAT", "MODEL_FILE", "check_destination", "check_schema", "fingerprint", "load", "save"]

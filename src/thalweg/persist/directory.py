@@ -110,6 +110,17 @@ class Snapshot:
             return file.read(size)
 
 
+def fingerprint(path: str | Path) -> str:
+    """The SHA-256 of a model's manifest, which names its files by theirs: equal for equal models.
+
+    Raises `ModelDirectoryError` where there is no model.
+    """
+    try:
+        return Snapshot(Path(path)).digest.hex()
+    except ModelDirectoryError as error:
+        raise ModelDirectoryError(f"{path}: {error}") from error
+
+
 def _open(directory: Path, name: str) -> BinaryIO:
     waiting = directory / NEXT
     if waiting.is_symlink():

@@ -77,6 +77,17 @@ class Ranking:
         )
 
 
+_PAIRS = pa.schema(
+    {
+        "row": pa.int64(),
+        "columns": pa.string(),
+        "value": pa.string(),
+        "release": pa.float64(),
+        "suggestion": pa.string(),
+    }
+)
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Which cell is wrong.
@@ -98,11 +109,7 @@ class Explanation:
         n, d = self.release.shape
         order = np.argsort(-self.release, axis=1, kind="stable")[:, : top or d]
         if self.pairs is not None:
-            return (
-                pa.Table.from_pylist(self.pairs)
-                if self.pairs
-                else pa.table({"row": pa.array([], pa.int64())})
-            )
+            return pa.Table.from_pylist(self.pairs, schema=_PAIRS)
         value, proposal = (
             [list(map(str_or_none, table[name].to_pylist())) for name in self.columns]
             for table in (self.value, self.proposal)

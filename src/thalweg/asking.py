@@ -1,0 +1,225 @@
+"""One question, put to rows as they come: Arrow batches in, Arrow batches out, in order and one at a time.
+
+The one place that knows how a question's options become an answer's table; the command line, folders of files,
+Ray and Spark all ask here.
+"""
+
+import difflib
+import hashlib
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thalweg.errors import DataError, DataWarning, SchemaError, SettingsError
+from thalweg.model import Model, load_rows
+
+Batch: TypeAlias = "pa.Table | pa.RecordBatch"
+
+
+def answer_batches(
+    model: Model, question: str, batches: Iterable[Batch], *, keep: Iterable[str] = (), **options: Any
+) -> Iterator[Any]:
+    """The answer to each batch of rows, in order, each when it is asked for; nothing else is held.
+
+    `question` is one of `ANSWERS`, `options` what `thalweg QUESTION` takes. A `pyarrow.Table` is answered by a
+    table, a `RecordBatch` by a record batch. `keep` names columns of the rows that are put beside their answers.
+    Draws depend on the seed and on where a batch begins, so on how the rows are cut. Raises `SettingsError` for an
+    unknown question or option, and what the question raises, naming where the batch began.
+    """
+    asked = Question(question, options, tuple(keep))
+    return (answer for _, answer in asked.pairs(model, batches))
+
+
+def score_batches(
+    model: Model, batches: Iterable[Batch], *, alpha: float = 0.01, keep: Iterable[str] = ()
+) -> Iterator[Any]:
+    """`model.score` of each batch of rows: energy, surprise, p-value and flag. See `answer_batches`."""
+    return answer_batches(model, "score", batches, keep=keep, alpha=alpha)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about rows with its options, and the columns of the rows that are kept beside the answers."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in ANSWERS:
+            raise SettingsError(
+                f"no question about rows is called {self.name!r}: {_near(self.name, ANSWERS)}"
+            )
+        known = [*inspect.signature(ANSWERS[self.name]).parameters][2:]
+        for option in self.options:
+            if option not in known:
+                raise SettingsError(f"{self.name} has no option {option!r}: {_near(option, known)}")
+
+    def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
+        """Each batch with its answer."""
+        start = 0
+        for batch in batches:
+            yield batch, self.answer(model, batch, start)
+            start += batch.num_rows
+
+    def answer(self, model: Model, batch: Batch, start: int = 0) -> Any:
+        """The answer to one batch, `start` rows after the beginning: line numbers and draws follow from it."""
+        if isinstance(batch, pa.RecordBatch):
+            return _record_batch(self.answer(model, pa.Table.from_batches([batch]), start))
+        if not batch.num_rows:
+            return self.schema(model, batch.schema).empty_table()
+        rows = self._read(model, batch)
+        try:
+            table = ANSWERS[self.name](model, rows, **self._options(start))
+        except DataError as error:
+            if start == 0:
+                raise
+            where = f"(in the piece of the data that begins at row {start})"
+            raise type(error)(f"{error} {where}") from error
+        kept = self._kept(table, batch)
+        return _numbered(kept, start) if self.name in NUMBERED else kept
+
+    def schema(self, model: Model, rows: pa.Schema) -> pa.Schema:
+        """The columns of the answers about rows with these columns, found by asking about one empty row."""
+        nothing = pa.table([pa.nulls(1, column.type) for column in rows], schema=rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            return self.answer(model, nothing).schema.remove_metadata()
+
+    def at(self, place: int | str) -> "Question":
+        """The question as it is asked at one place among many (a file, a partition): with a seed of its own."""
+        if "seed" not in self.settings:
+            return self
+        if isinstance(place, str):
+            place = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little")
+        return replace(self, options={**self.options, "seed": seed_of(self.settings["seed"], place)})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every option with its value, given or not, as plain values that tell one question from another."""
+        parameters = inspect.signature(ANSWERS[self.name]).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        given = {name: _plain(value) for name, value in self.options.items()}
+        return {**defaults, **given, "keep": list(self.keep)}
+
+    def _options(self, start: int) -> dict[str, Any]:
+        options = dict(self.options)
+        if start and "seed" in inspect.signature(ANSWERS[self.name]).parameters:
+            options["seed"] = seed_of(options.get("seed", 0), start)
+        return options
+
+    def _read(self, model: Model, batch: pa.Table) -> pa.Table:
+        """The columns that the model is to see."""
+        for name in self.keep:
+            if name not in batch.column_names:
+                raise SchemaError(
+                    f"keep: the rows have no column {name!r}: {_near(name, batch.column_names)}"
+                )
+        only_kept = set(self.keep) - set(model.schema.names) if self.keep else set()
+        return batch.drop_columns(sorted(only_kept)) if only_kept else batch
+
+    def _kept(self, table: pa.Table, batch: pa.Table) -> pa.Table:
+        """The answers with the kept columns in front, repeated where a row has several lines."""
+        if not self.keep:
+            return table
+        taken = [name for name in self.keep if name in table.column_names]
+        if taken:
+            raise SettingsError(
+                f"keep: the answers of {self.name} have a column {taken[0]!r} of their own: leave it out of keep, "
+                "or rename it in the data"
+            )
+        if self.name in NUMBERED:
+            rows = table.column("row")
+        else:
+            rows = pa.array(np.repeat(np.arange(batch.num_rows), table.num_rows // batch.num_rows))
+        kept = batch.select(list(self.keep)).take(rows)
+        return pa.table([*kept.columns, *table.columns], names=[*self.keep, *table.column_names])
+
+
+def seed_of(seed: int, *place: int) -> int:
+    """A seed for one place among many, so that no two places share their randomness."""
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+
+
+def _energy(model: Model, rows: pa.Table) -> pa.Table:
+    return pa.table({"energy": model.energy(rows)})
+
+
+def _score(model: Model, rows: pa.Table, alpha: float = 0.01) -> pa.Table:
+    return model.score(rows, alpha=alpha).to_table()
+
+
+def _complete(model: Model, rows: pa.Table, n: int = 1, seed: int = 0) -> pa.Table:
+    return model.complete(rows, n=n, seed=seed)
+
+
+def _denoise(model: Model, rows: pa.Table, noise: float | Mapping[str, float] = 0.1) -> pa.Table:
+    return model.denoise(rows, noise=noise)
+
+
+def _predict(
+    model: Model, rows: pa.Table, target: str | None = None, draws: int = 0, seed: int = 0
+) -> pa.Table:
+    return model.predict(rows, target=target, draws=draws, seed=seed).to_table()
+
+
+def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:
+    return model.rank(rows, candidates).to_table()
+
+
+def _explain(model: Model, rows: pa.Table, top: int = 3, pairs: bool = False) -> pa.Table:
+    return model.explain(rows, pairs=pairs).to_table(top=top or None)
+
+
+def _encode(model: Model, rows: pa.Table) -> pa.Table:
+    return model.encode(rows).to_table()
+
+
+#: Each question about rows: (model, rows, its options) -> the answers, one line a row unless they say which `row`.
+ANSWERS: dict[str, Callable[..., pa.Table]] = {
+    "energy": _energy,
+    "score": _score,
+    "complete": _complete,
+    "denoise": _denoise,
+    "predict": _predict,
+    "rank": _rank,
+    "explain": _explain,
+    "encode": _encode,
+}
+
+
+#: Questions whose answers have several lines a row, which say the `row`.
+NUMBERED = ("rank", "explain")
+
+
+def _numbered(table: pa.Table, start: int) -> pa.Table:
+    """The table with its row numbers counted from the very first row."""
+    place = table.column_names.index("row")
+    return table.set_column(place, "row", pc.add(table.column("row"), start))
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it; a table of candidates as a digest of what it holds."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(item, int | float) for item in value.values()):
+        return dict(value)
+    table = load_rows(value).table.replace_schema_metadata(None)
+    return hashlib.sha256(f"{table.schema}{table.to_pydict()}".encode()).hexdigest()
+
+
+def _record_batch(table: pa.Table) -> pa.RecordBatch:
+    columns = [column.combine_chunks() for column in table.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:12]) or 'none'}"
