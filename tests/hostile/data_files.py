@@ -449,7 +449,3 @@ SPECIAL: dict[str, list[Callable[[Generator], bytes]]] = {
     "png": _often(_odd_png, rare=(_large_png,)),
     "jpeg": _often(_odd_jpeg),
 }
-#: Files that take a second or more to make or to read: each is tried once in the slow lane whatever chance says.
-HEAVY = {
-    format_: tuple(dict.fromkeys(ways[-1:])) for format_, ways in SPECIAL.items() if ways[-1] is not _other
-}

@@ -10,7 +10,6 @@ from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from hostile.mutate import Generator, damaged, odd_json, pick
-from thalweg.errors import ModelDirectoryError
 from thalweg.persist import load, save
 from thalweg.persist.directory import write_new
 from thalweg.persist.layout import CONTENTS, MANIFEST_FILE, MODEL_FILE, NEXT, WEIGHTS_FILE
@@ -190,6 +189,3 @@ def _files(directory: Path, rng: Generator) -> bool:
 def vouch(directory: Path, **changed: bytes) -> None:
     """New bytes for some of the files, with a manifest that says that they are right."""
     write_new(directory, {name: (directory / name).read_bytes() for name in CONTENTS} | changed)
-
-
-__all__ = ["FORMATS", "ModelDirectoryError", "attempt", "prepare"]

@@ -11,10 +11,8 @@ from hostile.harness import check
 
 def test_hundreds_of_damaged_data_files():
     outcomes = check("data", seed=1, first=0, last=360)
-    assert outcomes["DataError"] > 180, "the damage is too mild to show anything"
-    assert outcomes.total() - outcomes["DataError"] > 48, (
-        "nothing loads, so nothing behind the first check is tried"
-    )
+    refused = outcomes["DataError"] / outcomes.total()
+    assert 0.5 < refused < 0.9, "too mild to show anything, or too harsh to come behind the first check"
 
 
 def test_hundreds_of_damaged_model_directories():
