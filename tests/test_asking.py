@@ -104,7 +104,9 @@ def test_record_batches_are_answered_by_record_batches(model, rows):
 @pytest.mark.parametrize("question", EACH)
 def test_no_rows_have_an_answer_with_the_same_columns(question, model, rows):
     asked = Question(question, OPTIONS.get(question, {}))
-    empty = asked.answer(model, rows.slice(0, 0))
+    # Engines say of some columns that they have no missing cells.
+    strict = pa.schema([field.with_nullable(False) for field in rows.schema])
+    empty = asked.answer(model, strict.empty_table())
     assert empty.num_rows == 0
     one = asked.answer(model, rows.slice(0, 5))
     assert empty.column_names == one.column_names

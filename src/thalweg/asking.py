@@ -87,7 +87,8 @@ class Question:
 
     def schema(self, model: Model, rows: pa.Schema) -> pa.Schema:
         """The columns of the answers about rows with these columns, found by asking about one empty row."""
-        nothing = pa.table([pa.nulls(1, column.type) for column in rows], schema=rows)
+        columns = pa.schema([column.with_nullable(True) for column in rows], rows.metadata)
+        nothing = pa.table([pa.nulls(1, column.type) for column in columns], schema=columns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             return self.answer(model, nothing).schema.remove_metadata()

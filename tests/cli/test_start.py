@@ -77,6 +77,11 @@ def test_each_help_has_a_meaning_and_an_example(command, capsys, monkeypatch):
         (["fit", "wine", "--recipe", "gmm", "--set", "components=many"], "needs a value of type int"),
         (["fit", "wine", "--set", "components"], "--set needs name=value, not 'components'"),
         (["fit", "wine", "--kind", "=integer"], "--kind needs name=value"),
+        (["fit", "wine", "--coordinator", "host:1"], "belong together: give all three"),
+        (
+            ["fit", "wine", "--coordinator", "host:1", "--num-processes", "2", "--process-id", "2"],
+            "--process-id counts from 0 to 1, so it cannot be 2",
+        ),
         (["sample", "m", "--given", "a=1", "--given", "a=2"], "--given a=… is given twice"),
         (["models", "orderles"], "did you mean 'orderless'?"),
         (["models", "xyz"], "there are gmm, kmeans"),

@@ -47,18 +47,6 @@ def test_the_answers_are_those_of_the_direct_path(question, ray, model, rows, di
     assert_same(found, direct(question, **options), by)
 
 
-def test_an_actor_has_one_thread(ray, model):
-    @ray.remote
-    class Actor:
-        def threads(self):
-            Answers(model, "score")
-            import os
-
-            return os.environ["NPROC"]
-
-    assert ray.get(Actor.options(runtime_env={"env_vars": {"NPROC": "1"}}).remote().threads.remote()) == "1"
-
-
 def test_draws_differ_between_batches_and_not_between_runs(ray, model, rows):
     holes = rows.drop_columns(["id"]).set_column(0, "alcohol", pa.nulls(rows.num_rows, pa.float64()))
     runs = [pa.concat_tables(answers(ray, holes, model, "complete", n=2, seed=1)) for _ in range(2)]

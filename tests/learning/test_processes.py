@@ -91,7 +91,9 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_so(tmp_path, uninterrupted):
     np.testing.assert_array_equal(np.load(tmp_path / "weights.npz")["weights"], uninterrupted["weights"])
 
 
-@pytest.mark.parametrize("batch", [32, 30, 31])
+@pytest.mark.parametrize(
+    "batch", [30, pytest.param(32, marks=pytest.mark.slow), pytest.param(31, marks=pytest.mark.slow)]
+)
 def test_a_mesh_of_four_devices_gives_the_result_of_one(batch, tmp_path):
     """A batch in four parts, in two, and in one."""
     options = ["short", f"batch={batch}"]

@@ -69,7 +69,9 @@ def mesh_of(devices: int | None = None) -> Mesh | None:
     if devices is None:
         return None if alone() else Mesh(np.array(jax.devices()), ("rows",))
     if not 1 <= devices <= jax.device_count():
-        raise SettingsError(f"there are {jax.device_count()} devices, so --devices cannot be {devices}")
+        raise SettingsError(
+            f"JAX sees {jax.device_count()} of the {devices} devices asked for: ask for fewer"
+        )
     if not alone() and devices != jax.device_count():
         raise SettingsError("several processes use all their devices: leave --devices out")
     return Mesh(np.array(jax.devices()[:devices]), ("rows",))
