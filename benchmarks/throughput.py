@@ -8,7 +8,7 @@ score the same rows from memory.
 """
 
 import argparse
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,9 +56,14 @@ def scored(model: Path, data: Path) -> tuple[float, float]:
     command = [sys.executable, "-m", "thalweg", "score", str(model), str(data), "--out", str(out), "--quiet"]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    # Not ru_maxrss, which a child has from its parent; here the peak grows until the process ends.
+    peak = 0
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = max(peak, int(found[1]) if found else 0)
+        time.sleep(0.05)
+    assert process.returncode == 0, command
+    return time.perf_counter() - started, peak / 1024
 
 
 def from_parquet(recipes: list[str], most: int) -> list[list[object]]:

@@ -1,6 +1,8 @@
 """Rows through a compiled function, in blocks of one shape."""
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -26,14 +28,32 @@ def in_batches(
     only; the last piece is filled up by repeating its last row.
     """
     F = F.bare() if isinstance(F, AbstractTabular) else F
-    pieces = []
-    for start, length in _pieces(len(arrays[0]), largest):
+
+    def answer(piece: tuple[int, int]) -> PyTree:
+        start, length = piece
         part = [array[start : start + length] for array in arrays]
         size = len(part[0])
         index = np.minimum(np.arange(length), size - 1)
-        answer = function(F, *(array[index] for array in part))
-        pieces.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], answer))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+        found = function(F, *(array[index] for array in part))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], found)
+
+    pieces = list(_pieces(len(arrays[0]), largest))
+    # One of each length by itself, or several threads would compile the same.
+    answers = {
+        piece: answer(piece) for piece in {length: (start, length) for start, length in pieces}.values()
+    }
+    others = [piece for piece in pieces if piece not in answers]
+    answers.update(zip(others, _side_by_side(answer, others), strict=True))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(answers[piece] for piece in pieces))
+
+
+def _side_by_side(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """`function` of each, on as many threads as JAX may use: a block is too small a piece of work to be divided."""
+    threads = min(len(items), int(os.environ.get("NPROC") or 0) or os.cpu_count() or 1)
+    if threads < 2 or not _in_blocks():
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 def by_row(function: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
