@@ -46,10 +46,10 @@ demo: setup
 	$(BIN)/thalweg demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: setup
-	$(BIN)/python -m pytest --slow
+	$(BIN)/python -m pytest -n auto --dist loadfile --slow
 
 test-engines: setup
 	$(UV) pip install --quiet --python $(BIN)/python -e ".[ray,spark]"
