@@ -4,7 +4,6 @@ The one place that knows how a question's options become an answer's table; the 
 Ray and Spark all ask here.
 """
 
-import difflib
 import hashlib
 import inspect
 import warnings
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thalweg.errors import DataError, DataWarning, SchemaError, SettingsError
+from thalweg.errors import DataError, DataWarning, SchemaError, SettingsError, did_you_mean
 from thalweg.model import Model, load_rows
 
 Batch: TypeAlias = "pa.Table | pa.RecordBatch"
@@ -54,12 +53,14 @@ class Question:
     def __post_init__(self) -> None:
         if self.name not in ANSWERS:
             raise SettingsError(
-                f"no question about rows is called {self.name!r}: {_near(self.name, ANSWERS)}"
+                f"no question about rows is called {self.name!r}: {did_you_mean(self.name, ANSWERS, 12)}"
             )
         known = [*inspect.signature(ANSWERS[self.name]).parameters][2:]
         for option in self.options:
             if option not in known:
-                raise SettingsError(f"{self.name} has no option {option!r}: {_near(option, known)}")
+                raise SettingsError(
+                    f"{self.name} has no option {option!r}: {did_you_mean(option, known, 12)}"
+                )
 
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
         """Each batch with its answer."""
@@ -120,7 +121,7 @@ class Question:
         for name in self.keep:
             if name not in batch.column_names:
                 raise SchemaError(
-                    f"keep: the rows have no column {name!r}: {_near(name, batch.column_names)}"
+                    f"keep: the rows have no column {name!r}: {did_you_mean(name, batch.column_names, 12)}"
                 )
         only_kept = set(self.keep) - set(model.schema.names) if self.keep else set()
         return batch.drop_columns(sorted(only_kept)) if only_kept else batch
@@ -218,9 +219,3 @@ def _plain(value: Any) -> Any:
 def _record_batch(table: pa.Table) -> pa.RecordBatch:
     columns = [column.combine_chunks() for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:12]) or 'none'}"

@@ -1,5 +1,8 @@
 """The exceptions and warnings of Thalweg: each message names the cause and the remedy."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ThalwegError(Exception):
     """Base of every error that Thalweg raises on purpose."""
@@ -47,3 +50,10 @@ class OutputError(ThalwegError, OSError):
 
 class DataWarning(UserWarning):
     """Something about the rows that the user would want to know and that does not stop the work."""
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int | None = None) -> str:
+    """The end of a message about an unknown name: the nearest known one, or the first `most` of all there are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:most]) or 'none'}"

@@ -1,6 +1,5 @@
 """Reading what is written on a command line: `key=value` pairs, names with a typo, and default outputs."""
 
-import difflib
 import os
 import re
 import shlex
@@ -10,7 +9,7 @@ from typing import Any
 
 import typer
 
-from thalweg.errors import OutputError, SettingsError
+from thalweg.errors import OutputError, SettingsError, did_you_mean
 
 #: Endings that say what a file is and not what the data is called.
 _ENDINGS = {".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".npy", ".npz", ".gz", ".zst", ".bz2"}
@@ -31,11 +30,7 @@ def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> str:
     """`no recipe 'pac'; did you mean 'pca'?`, or the list of what there is."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"no {kind} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    )
+    return f"no {kind} {name!r}; {did_you_mean(name, sorted(known))}"
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -127,6 +127,13 @@ class Orderless(
         told = belief.responsibilities @ self.component if Layout(self.space).is_image else 0.0
         return self.trunk(a + told, key=key)
 
+    def _read(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "h"], Belief]:
+        """The last hidden layer and the belief, given the known columns."""
+        belief = self._context.belief(y, observed)
+        return self._hidden(self._first(y, observed), belief, key=key), belief
+
     def _grown(
         self, a: Float[Array, "h"], belief: Belief, d: Int[Array, ""], value: Float[Array, ""]
     ) -> tuple[Float[Array, "h"], Belief]:
@@ -177,8 +184,7 @@ class Orderless(
         return out
 
     def masked_log_probs(self, y, observed, x=None, *, key=None):
-        belief = self._context.belief(y, observed)
-        h = self._hidden(self._first(y, observed), belief, key=key)
+        h, belief = self._read(y, observed, key=key)
         return Layout(self.space).log_probs(self._outputs(h, belief), y)
 
     def _chain_log_prob(self, order, y, observed):
@@ -255,15 +261,13 @@ class Orderless(
 
     def complete(self, y, observed, x=None):
         y = jnp.where(observed, y, 0.0)
-        belief = self._context.belief(y, observed)
-        h = self._hidden(self._first(y, observed), belief)
+        h, belief = self._read(y, observed)
         return jnp.where(observed, y, Layout(self.space).guesses(self._outputs(h, belief)))
 
     def column_energies(self, y, index, values, observed, x=None):
         others = observed & (jnp.arange(len(self.space.columns)) != index)
         y = jnp.where(others, y, 0.0)
-        belief = self._context.belief(y, others)
-        h = self._hidden(self._first(y, others), belief)
+        h, belief = self._read(y, others)
         return -self._column_log_probs(h, belief, index, values)
 
 

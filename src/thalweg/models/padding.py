@@ -25,8 +25,10 @@ def width_for(width: int, rows: int) -> int:
     return next((w for w in WIDTHS if width <= w), width) if rows <= MOST_WIDENED else width
 
 
-def filled_up(array: AnyArray, shape: tuple[int, ...], value: float | bool = 0) -> np.ndarray:
-    """The array with `value` after its ends, on the host."""
+def filled_up(array: AnyArray, shape: tuple[int, ...], value: float | bool = 0) -> AnyArray:
+    """The array with `value` after its ends, on the host; itself where it has the shape already."""
+    if array.shape == shape:
+        return array
     out = np.full(shape, value, array.dtype)
     out[tuple(slice(size) for size in array.shape)] = np.asarray(array)
     return out
