@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
-from scipy.stats import multivariate_normal
+from scipy.stats import invwishart, multivariate_normal
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture as Reference
 
@@ -155,6 +155,51 @@ def test_em_with_missing_cells_recovers_a_known_gaussian(form):
     estimate = factor @ factor.T if form == "full" else np.diag(factor**2)
     np.testing.assert_allclose(found.parameters.means[0], [1.0, -2.0, 0.5], atol=0.12)
     np.testing.assert_allclose(estimate, covariance, atol=0.2)
+
+
+def test_the_prior_is_that_of_the_highest_evidence():
+    """Beside the marginal likelihood by SciPy's densities: p(u) = p(u | Sigma) p(Sigma) / p(Sigma | u) at any Sigma."""
+    e, counts = 3, [12, 5, 40]
+    groups = [RNG.normal(size=(n, e)) * RNG.gamma(4, 0.25, size=e) for n in counts]
+    scatters = np.stack([rows.T @ rows for rows in groups])
+    sigma = np.diag([0.7, 1.1, 2.0])
+
+    def evidence(a):
+        total = 0.0
+        for rows, scatter in zip(groups, scatters, strict=True):
+            prior = invwishart(a + e + 1, a * np.eye(e))
+            posterior = invwishart(a + e + 1 + len(rows), a * np.eye(e) + scatter)
+            likelihood = multivariate_normal(np.zeros(e), sigma).logpdf(rows).sum()
+            total += likelihood + prior.logpdf(sigma) - posterior.logpdf(sigma)
+        return total
+
+    expected = max(em.PRIOR_ROWS * e, key=evidence)
+    with double_precision():
+        found = em.prior_rows(jnp.asarray(scatters), jnp.asarray(counts, float))
+        # Groups without rows and coordinates without scatter change nothing.
+        padded = np.pad(scatters, [(0, 2), (0, 1), (0, 1)])
+        again = em.prior_rows(jnp.asarray(padded), jnp.asarray([*counts, 0, 0], float))
+    np.testing.assert_allclose([found, again], expected)
+    assert em.PRIOR_ROWS[0] * e < expected < em.PRIOR_ROWS[-1] * e
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_with_a_prior_unseen_rows_fit_better(form):
+    """40 rows of two components in R^8; with 100 times as many rows the prior makes no odds."""
+    centres, mixing = 3 * RNG.normal(size=(2, 8)), RNG.normal(size=(8, 8)) / 3 + np.eye(8)
+
+    def energy(n, prior):
+        labels = RNG.integers(2, size=n)
+        values = centres[labels] + RNG.normal(size=(n, 8)) @ mixing
+        columns = tuple(Column(f"c{i}", "real") for i in range(8))
+        fitted = GMM.train(problem(values, columns, components=2, covariance=form, prior=prior)).energy
+        fresh = centres[RNG.integers(2, size=2000)] + RNG.normal(size=(2000, 8)) @ mixing
+        return float(jnp.mean(batch(fitted)(jnp.asarray(fresh, jnp.float32))))
+
+    few = {prior: np.mean([energy(40, prior) for _ in range(5)]) for prior in ("none", "evidence")}
+    assert few["evidence"] < few["none"] + (0.05 if form == "diagonal" else -0.2)
+    many = {prior: energy(4000, prior) for prior in ("none", "evidence")}
+    np.testing.assert_allclose(many["evidence"], many["none"], atol=0.25)
 
 
 def test_values_missing_at_random_do_not_bias_the_mean():

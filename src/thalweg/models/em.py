@@ -26,6 +26,8 @@ from thalweg.models.triangular import factorise, invert, product
 CHUNK = 1 << 20
 #: How many iterations run before the host looks up: often enough for Ctrl-C, rarely enough to cost nothing.
 DISPATCH = 10
+#: How many rows a coordinate a prior may count for.
+PRIOR_ROWS = np.geomspace(0.01, 30, 16)
 
 
 class Parameters(NamedTuple):
@@ -97,25 +99,33 @@ def expectation_maximisation(
     *,
     form: str,
     ridge: float | AnyArray,
+    shrink: bool = False,
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> Trace:
     """Iterations from `initial` until the mean log-likelihood of a row changes by less than `tolerance` nats.
 
-    `ridge` is added to every variance. The arithmetic has the precision of `initial`.
+    `ridge` is added to every variance, `shrink` draws covariances together (`maximise`). The arithmetic has the
+    precision of `initial`.
     """
     dtype = initial.means.dtype
     state = Trace(initial, jnp.full(iterations, jnp.nan, dtype), jnp.asarray(0), jnp.asarray(False))
     for end in range(DISPATCH, iterations + DISPATCH, DISPATCH):
-        state = _iterate(cells, state, ridge, tolerance, min(end, iterations), form)
+        state = _iterate(cells, state, ridge, tolerance, min(end, iterations), form, shrink)
         if state.converged:
             break
     return state
 
 
-@partial(jax.jit, static_argnames="form")
+@partial(jax.jit, static_argnames=("form", "shrink"))
 def _iterate(
-    cells: Cells, state: Trace, ridge: float | Array, tolerance: float, end: int, form: str
+    cells: Cells,
+    state: Trace,
+    ridge: float | Array,
+    tolerance: float,
+    end: int,
+    form: str,
+    shrink: bool,
 ) -> Trace:
     count = sum((jnp.sum(group.weight) for group in cells.partial), jnp.sum(cells.weight))
 
@@ -123,7 +133,7 @@ def _iterate(
         moments = expect(cells, state.parameters, form)
         value = moments.log_likelihood / count.astype(state.curve.dtype)
         last = jnp.where(state.step > 0, state.curve[state.step - 1], -jnp.inf)
-        found = maximise(moments, ridge, form)
+        found = maximise(moments, ridge, form, shrink)
         # A component of weight 0 only fills the shape up, and stays at 0.
         exists = jnp.isfinite(state.parameters.log_weights)
         return Trace(
@@ -160,24 +170,89 @@ def expect(cells: Cells, parameters: Parameters, form: str) -> Moments:
     return total
 
 
-def maximise(moments: Moments, ridge: float | Array, form: str) -> Parameters:
-    """The M-step: the weights, means and covariances of these moments, with `ridge` (one, or one a coordinate) on
-    the variances."""
+def maximise(moments: Moments, ridge: float | Array, form: str, shrink: bool = False) -> Parameters:
+    r"""The M-step: the weights, means and covariances of these moments, with `ridge` (one, or one a coordinate) on
+    the variances.
+
+    With \(S_k\) the scatter of the \(n_k\) rows of a component, \(S = \sum_k S_k\) and, to `shrink`, a and b rows
+    more (`prior_rows`),
+
+    \[ \Sigma = \frac{S + b \, \mathrm{diag}(S)/n}{n + b}, \qquad \Sigma_k = \frac{S_k + a \Sigma}{n_k + a}. \]
+
+    Friedman (1989), *Regularized discriminant analysis*; Fraley & Raftery (2007), *Bayesian regularization for normal
+    mixture estimation*.
+    """
     ridge = jnp.broadcast_to(jnp.asarray(ridge, moments.first.dtype), moments.first.shape[1:])
     count = moments.counts + 10 * jnp.finfo(moments.counts.dtype).eps
+    total = jnp.sum(count)
     means = moments.first / count[:, None]
-    log_weights = jnp.log(count / jnp.sum(count))
+    log_weights = jnp.log(count / total)
     if form == "diagonal":
-        variances = moments.second / count[:, None] - means**2
-        return Parameters(log_weights, means, jnp.sqrt(jnp.maximum(variances, 0) + ridge[None]))
+        scatter = jnp.maximum(moments.second - means**2 * count[:, None], 0)
+        if shrink:
+            common = jnp.sum(scatter, axis=0) / total
+            ratios = scatter / jnp.where(common > 0, common, 1)[None]
+            counts = jnp.where(ratios > 0, count[:, None], 0)
+            a = prior_rows(ratios.reshape(-1, 1, 1), counts.reshape(-1))
+            scatter, count = scatter + a * common[None], count + a
+        return Parameters(log_weights, means, jnp.sqrt(scatter / count[:, None] + ridge[None]))
     if form == "tied":
-        covariance = (moments.second - product((means * count[:, None]).T, means)) / jnp.sum(count)
+        within = moments.second - product((means * count[:, None]).T, means)
     else:
-        covariance = moments.second / count[:, None, None] - means[:, :, None] * means[:, None, :]
-    ridges = jnp.diag(ridge)
-    covariance = covariance + (ridges if form == "tied" else ridges[None])
-    factors = (factorise if form == "tied" else jax.vmap(factorise))(covariance)[0]
-    return Parameters(log_weights, means, factors)
+        scatter = moments.second - count[:, None, None] * means[:, :, None] * means[:, None, :]
+        within = jnp.sum(scatter, axis=0)
+    common = shrunk(within, total) if shrink else within / total
+    if form == "tied":
+        return Parameters(log_weights, means, factorise(common + jnp.diag(ridge))[0])
+    if shrink:
+        _, whiten = factorise(common + jnp.diag(ridge))
+        a = prior_rows(jax.vmap(lambda s: product(product(whiten, s), whiten.T))(scatter), count)
+        scatter, count = scatter + a * common[None], count + a
+    covariances = scatter / count[:, None, None] + jnp.diag(ridge)[None]
+    return Parameters(log_weights, means, jax.vmap(factorise)(covariances)[0])
+
+
+def shrunk(scatter: Float[Array, "e e"], count: Array) -> Float[Array, "e e"]:
+    """A covariance drawn towards its diagonal, by as many rows as the evidence asks for."""
+    variances = jnp.diagonal(scatter) / count
+    deviations = jnp.sqrt(jnp.where(variances > 0, variances, 1))
+    b = prior_rows((scatter / deviations[:, None] / deviations[None])[None], count[None])
+    return (scatter + b * jnp.diag(variances)) / (count + b)
+
+
+def prior_rows(scatters: Float[Array, "k e e"], counts: Float[Array, "k"]) -> Array:
+    r"""How many rows the covariance I should count for in those of groups of rows, by the evidence.
+
+    Under an inverse Wishart prior of mean I that counts for a rows, \(\nu = a + e + 1\), the rows of all groups have
+
+    \[ \log p = \sum_k \log\Gamma_e\tfrac{\nu + n_k}{2} - \log\Gamma_e\tfrac{\nu}{2} + \tfrac{\nu e}{2} \log a
+       - \tfrac{\nu + n_k}{2} \log|a I + S_k| + \mathrm{const}, \]
+
+    highest on a grid of a. Coordinates without scatter only fill up. Chen (1979), *Bayesian inference for a normal
+    dispersion matrix and its application to stochastic multiple regression analysis*.
+    """
+    e, dtype = scatters.shape[-1], scatters.dtype
+    used = jnp.any(jnp.diagonal(scatters, axis1=1, axis2=2) > 0, axis=0).astype(dtype)
+    width = jnp.sum(used)
+    # Of a gamma function in so many dimensions as there are coordinates, whichever these are.
+    steps, within = jnp.arange(e, dtype=dtype) / 2, (jnp.arange(e) < width.astype(int)).astype(dtype)
+
+    def log_gamma(x: Array) -> Array:
+        return jnp.sum(within * jax.scipy.special.gammaln(jnp.maximum(x - steps, 0.5)))
+
+    def evidence(a: Array) -> Array:
+        nu = a + width + 1
+
+        def of_group(scatter: Array, n: Array) -> Array:
+            factor, _ = factorise(scatter + a * jnp.eye(e, dtype=dtype))
+            log_det = 2 * jnp.sum(used * jnp.log(jnp.diagonal(factor)))
+            gammas = log_gamma((nu + n) / 2) - log_gamma(nu / 2)
+            return gammas + nu / 2 * width * jnp.log(a) - (nu + n) / 2 * log_det
+
+        return jnp.sum(jnp.where(counts > 1e-6, jax.vmap(of_group)(scatters, counts), 0))
+
+    grid = PRIOR_ROWS.astype(dtype) * width
+    return grid[jnp.argmax(jax.lax.map(evidence, grid))]
 
 
 def log_densities(

@@ -146,6 +146,10 @@ class Settings:
 
     components: int = setting(10, "how many Gaussians; fewer where there are few rows for each")
     covariance: str = setting("full", "full, diagonal or tied")
+    prior: str = setting(
+        "evidence",
+        "evidence: covariances are drawn together, as far as the rows speak for it; none: the likelihood alone",
+    )
     reg: float = setting(1e-3, "added to every variance, relative to the mean variance of a coordinate")
     start: str = setting("kmeans", "kmeans, or random responsibilities")
     restarts: int = setting(1, "how many starts; the highest likelihood is kept")
@@ -163,6 +167,8 @@ class Settings:
         for name in ("components", "restarts", "iterations"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.prior not in ("evidence", "none"):
+            raise SettingsError(f"prior {self.prior!r} is not known: choose evidence or none")
         if not self.reg >= 0:
             raise SettingsError(f"reg must be 0 or more, not {self.reg}")
 
@@ -198,12 +204,18 @@ def train(problem: Problem) -> Fit:
     return Fit(energy, status, steps, time.perf_counter() - started, history)
 
 
-@partial(jax.jit, static_argnames="form")
+@partial(jax.jit, static_argnames=("form", "shrink"))
 def initial_parameters(
-    u: Float[Array, "n e"], shares: Float[Array, "n k"], *, form: str, ridge: float | Array
+    u: Float[Array, "n e"],
+    shares: Float[Array, "n k"],
+    *,
+    form: str,
+    ridge: float | Array,
+    shrink: bool = False,
 ) -> em.Parameters:
     """The M-step from given responsibilities of complete rows, in the precision of `u`."""
-    return em.maximise(em.moments_of(jnp.zeros((), u.dtype), u, shares.astype(u.dtype), form), ridge, form)
+    moments = em.moments_of(jnp.zeros((), u.dtype), u, shares.astype(u.dtype), form)
+    return em.maximise(moments, ridge, form, shrink)
 
 
 def _fit_once(
@@ -222,10 +234,13 @@ def _fit_once(
     share = settings.reg * float(np.mean(np.var(filled, axis=0)))
     # A coordinate that only fills up is independent of the others, with variance 1.
     ridge = filled_up(np.asarray(share + floor, np.float64), (width,), 1)
+    shrink = settings.prior == "evidence"
     cells = em.split(filled_up(u, (n, width)), filled_up(seen, (n, width), True), slots, form)
     with double_precision():
         rows = filled_up(filled.astype(np.float64), (length, width))
-        initial = initial_parameters(rows, filled_up(shares, (length, slots)), form=form, ridge=ridge)
+        initial = initial_parameters(
+            rows, filled_up(shares, (length, slots)), form=form, ridge=ridge, shrink=shrink
+        )
         weights = np.where(np.arange(slots) < components, initial.log_weights, -np.inf)
         initial = initial._replace(log_weights=weights)
         trace = em.expectation_maximisation(
@@ -233,6 +248,7 @@ def _fit_once(
             initial,
             form=form,
             ridge=ridge,
+            shrink=shrink,
             tolerance=settings.tolerance,
             iterations=settings.iterations,
         )

@@ -147,9 +147,10 @@ def _lloyd(
     iterations: int,
 ) -> Clustering:
     limit = tolerance * _mean_variance(u, seen, count)
+    squares = jnp.sum(u**2, axis=2)
 
     def improve(state: Clustering) -> Clustering:
-        found = _assign(u, seen, count, state.centroids, live)
+        found = _assign(u, seen, squares, count, state.centroids, live)
         # A coordinate that no row of the cluster shows stays where it is.
         means = jnp.where(found.counts > 0, found.sums / jnp.maximum(found.counts, 1), state.centroids)
         moved = _reseed(u, seen, count, means, found, live)
@@ -166,12 +167,13 @@ def _lloyd(
         jnp.asarray(False),
     )
     end = jax.lax.while_loop(lambda s: (s.step < iterations) & ~s.converged, improve, start)
-    found = _assign(u, seen, count, end.centroids, live)
-    return end._replace(labels=found.labels, energy=jnp.sum(found.energies) / count.astype(u.dtype))
+    labels = _assign(u, seen, squares, count, end.centroids, live).labels
+    return end._replace(labels=labels, energy=_energy(u, seen, count, end.centroids, labels))
 
 
 class Assignment(NamedTuple):
-    """By row the label and energy; by cluster the members, and the sums and counts of what they show."""
+    """By row the label and energy (to the rounding of its squared length); by cluster the members, and the sums and
+    counts of what they show."""
 
     labels: Array
     energies: Array
@@ -180,30 +182,48 @@ class Assignment(NamedTuple):
     counts: Array
 
 
-def _assign(u: Array, seen: Array | None, count: Array, centroids: Array, live: Array) -> Assignment:
+def _assign(
+    u: Array, seen: Array | None, squares: Array, count: Array, centroids: Array, live: Array
+) -> Assignment:
     k = len(centroids)
     exists = (jnp.arange(k) < live)[None]
-    weight = (jnp.arange(u.shape[0] * u.shape[1]) < count).reshape(u.shape[:2]).astype(u.dtype)
-    norms = jnp.sum(centroids**2, axis=1)
+    weight = _weights(u, count)
 
     def chunk(total, part):
-        rows, mask, w = part
+        rows, mask, square, w = part
         known = None if mask is None else mask.astype(rows.dtype)
-        # ||u||^2 is the same for every centroid; differences, not this product, measure the energy itself.
-        squares = norms[None] if known is None else product(known, (centroids**2).T)
-        labels = jnp.argmin(jnp.where(exists, squares - 2 * product(rows, centroids.T), jnp.inf), axis=1)
-        residual = rows - centroids[labels]
-        residual = residual if mask is None else jnp.where(mask, residual, 0)
+        norms = jnp.sum(centroids**2, axis=1)[None] if known is None else product(known, (centroids**2).T)
+        relative = jnp.where(exists, norms - 2 * product(rows, centroids.T), jnp.inf)
+        labels = jnp.argmin(relative, axis=1)
+        energies = jnp.maximum(square + jnp.min(relative, axis=1), 0) * w
         shares = (labels[:, None] == jnp.arange(k)[None]).astype(rows.dtype) * w[:, None]
         members = jnp.sum(shares, axis=0)
         counts = members[:, None] if known is None else product(shares.T, known)
         sums = jax.tree.map(jnp.add, total, (members, product(shares.T, rows), counts))
-        return sums, (labels.astype(jnp.int32), jnp.sum(residual**2, axis=1) * w)
+        return sums, (labels.astype(jnp.int32), energies)
 
     counts = jnp.zeros((k, 1 if seen is None else u.shape[2]), u.dtype)
     start = jnp.zeros(k, u.dtype), jnp.zeros_like(centroids), counts
-    (members, sums, counts), (labels, energies) = jax.lax.scan(chunk, start, (u, seen, weight))
+    (members, sums, counts), (labels, energies) = jax.lax.scan(chunk, start, (u, seen, squares, weight))
     return Assignment(labels.reshape(-1), energies.reshape(-1), members, sums, counts)
+
+
+def _energy(u: Array, seen: Array | None, count: Array, centroids: Array, labels: Array) -> Scalar:
+    """The mean energy of a row, by differences: the product of `_assign` cancels where clusters are narrow."""
+
+    def chunk(total, part):
+        rows, mask, w, labels = part
+        residual = rows - centroids[labels]
+        residual = residual if mask is None else jnp.where(mask, residual, 0)
+        return total + jnp.sum(residual**2 * w[:, None]), None
+
+    parts = u, seen, _weights(u, count), labels.reshape(u.shape[:2])
+    return jax.lax.scan(chunk, jnp.zeros((), u.dtype), parts)[0] / count.astype(u.dtype)
+
+
+def _weights(u: Array, count: Array) -> Float[Array, "a m"]:
+    """1 for rows, 0 for what fills the chunks up."""
+    return (jnp.arange(u.shape[0] * u.shape[1]) < count).reshape(u.shape[:2]).astype(u.dtype)
 
 
 def _reseed(

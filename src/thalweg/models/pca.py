@@ -11,6 +11,7 @@ Tipping & Bishop (1999), *Probabilistic principal component analysis*.
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -40,6 +41,10 @@ from thalweg.models.triangular import factorise, product
 
 #: The most components that are kept where the data choose their number.
 MOST_CHOSEN = 128
+#: Rows whose products are summed at once; the sums of the blocks are in float64.
+BLOCK = 2048
+#: Multiplications beyond which a covariance is not worth them in float64.
+MOST_DOUBLE = 10**9
 #: The least noise variance, relative to the mean variance of a coordinate: a plane through all rows has none.
 LEAST_NOISE = 1e-6
 
@@ -165,6 +170,11 @@ class Settings:
         0,
         f"how many; 0: up to {MOST_CHOSEN}, chosen by held-out likelihood (95 % of variance without)",
     )
+    prior: str = setting(
+        "evidence",
+        "where cells are missing; evidence: the covariance is drawn towards its diagonal, as far as the rows speak "
+        "for it; none: the likelihood alone",
+    )
     iterations: int = setting(200, "the largest number of EM iterations, where cells are missing")
     tolerance: float = setting(1e-4, "stop EM when the mean log-likelihood of a row changes by fewer nats")
     scale: str = setting("auto", "auto, column, common or none: how columns are brought to one size")
@@ -174,6 +184,8 @@ class Settings:
             raise SettingsError(f"components must be 0 (chosen) or more, not {self.components}")
         if self.iterations < 1:
             raise SettingsError(f"iterations must be at least 1, not {self.iterations}")
+        if self.prior not in ("evidence", "none"):
+            raise SettingsError(f"prior {self.prior!r} is not known: choose evidence or none")
 
 
 def skeleton(space: Record, settings: Settings) -> PPCA:
@@ -207,9 +219,7 @@ def principal(u: Float[Array, "n e"]) -> Principal:
         mean = rows.mean(axis=0)
         _, deviations, axes = np.linalg.svd((rows - mean) / np.sqrt(n), full_matrices=False)
         return Principal(mean, axes.T, deviations**2, float(np.sum(deviations**2)))
-    with double_precision():
-        mean = jnp.mean(u, axis=0, dtype=float)
-        return _eigen(mean, _covariance(*em.chunks_of(np.asarray(u), e), mean))
+    return _eigen(*_mean_and_covariance(np.asarray(u)))
 
 
 def maximum(found: Principal, components: int) -> Plane:
@@ -231,49 +241,63 @@ def mean_energy(found: Principal, plane: Plane) -> float:
 
 
 def expectation_maximisation(
-    cells: em.Cells, initial: Plane, *, tolerance: float = 1e-4, iterations: int = 200
-) -> tuple[Plane, list[float], bool]:
+    cells: em.Cells,
+    initial: Principal,
+    components: int,
+    *,
+    shrink: bool = False,
+    tolerance: float = 1e-4,
+    iterations: int = 200,
+) -> tuple[Principal, list[float], bool]:
     """EM over missing cells: their moments under the Gaussian, then the closed form for these moments.
 
-    Returns the plane, the mean energy at each E-step in nats, and whether it converged.
+    Returns the axes of the moments, the mean energy at each E-step in nats, and whether it converged. `shrink` draws
+    the covariance towards its diagonal (`em.shrunk`).
     """
-    plane, curve, components = initial, [], initial.loadings.shape[1]
+    found, curve = initial, []
     for _ in range(iterations):
+        plane = maximum(found, components)
         with double_precision():
-            mean, covariance, energy = _moments(cells, *(jnp.asarray(part) for part in plane))
-        plane = maximum(_eigen(mean, covariance), components)
+            mean, covariance, energy = _moments(cells, *(jnp.asarray(part) for part in plane), shrink)
+        found = _eigen(np.asarray(mean), np.asarray(covariance))
         curve.append(float(energy))
         if len(curve) > 1 and abs(curve[-2] - curve[-1]) < tolerance:
-            return plane, curve, True
-    return plane, curve, False
+            return found, curve, True
+    return found, curve, False
 
 
-@jax.jit
-def _moments(cells: em.Cells, mean: Array, loadings: Array, variance: Array) -> tuple[Array, Array, Scalar]:
+@partial(jax.jit, static_argnames="shrink")
+def _moments(
+    cells: em.Cells, mean: Array, loadings: Array, variance: Array, shrink: bool
+) -> tuple[Array, Array, Scalar]:
     """The E-step: the mean and covariance of the completed rows, and the mean energy."""
     covariance = product(loadings, loadings.T) + variance * jnp.eye(len(mean))
     gaussian = em.Parameters(jnp.zeros(1), mean[None], factorise(covariance)[0])
     moments = em.expect(cells, gaussian, "tied")
     count = moments.counts[0]
     mean = moments.first[0] / count
-    return mean, moments.second / count - jnp.outer(mean, mean), -moments.log_likelihood / count
+    scatter = moments.second - count * jnp.outer(mean, mean)
+    return mean, em.shrunk(scatter, count) if shrink else scatter / count, -moments.log_likelihood / count
 
 
-@jax.jit
-def _covariance(chunks: Array, weight: Array, mean: Array) -> Float[Array, "e e"]:
-    def add(total, part):
-        rows, w = part
-        centred = (rows.astype(mean.dtype) - mean[None]) * w[:, None].astype(mean.dtype)
-        return total + product(centred.T, centred), None
+def _mean_and_covariance(u: Float[np.ndarray, "n e"]) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64, in one pass. Of a large table each block's product is in the precision of its rows."""
+    n, e = u.shape
+    precision = u.dtype if n * e * e > MOST_DOUBLE else np.float64
+    origin = u[:BLOCK].mean(axis=0)
+    first, second = np.zeros(e), np.zeros((e, e))
+    for i in range(0, n, BLOCK):
+        rows = np.subtract(u[i : i + BLOCK], origin, dtype=precision)
+        first += rows.sum(axis=0)
+        second += rows.T @ rows
+    shift = first / n
+    return origin + shift, second / n - np.outer(shift, shift)
 
-    start = jnp.zeros((len(mean), len(mean)), mean.dtype)
-    return jax.lax.scan(add, start, (chunks, weight))[0] / jnp.sum(weight).astype(mean.dtype)
 
-
-def _eigen(mean: Array, covariance: Array) -> Principal:
-    variances, axes = np.linalg.eigh(np.asarray(covariance))
+def _eigen(mean: np.ndarray, covariance: np.ndarray) -> Principal:
+    variances, axes = np.linalg.eigh(covariance)
     variances = np.maximum(variances[::-1], 0)
-    return Principal(np.asarray(mean), axes[:, ::-1], variances, float(np.sum(variances)))
+    return Principal(mean, axes[:, ::-1], variances, float(np.sum(variances)))
 
 
 def train(problem: Problem) -> Fit:
@@ -282,20 +306,26 @@ def train(problem: Problem) -> Fit:
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
     found = principal(_mean_filled(u, seen))
-    components = _choose(found, embedding, problem)
-    plane = maximum(found, components)
-    if settings.components > components:
-        problem.run.log(f"pca: {components} components instead of {settings.components}, all that there are")
-    if seen.all():
-        curve, status = [mean_energy(found, plane)], "closed form"
-    else:
-        plane, curve, converged = expectation_maximisation(
+    whole = bool(seen.all())
+    if not whole:
+        # A Gaussian of any form first: with means filled in, columns look less related than they are.
+        climb = partial(
+            expectation_maximisation,
             em.split(u, seen, 1, "tied"),
-            plane,
+            shrink=settings.prior == "evidence",
             tolerance=settings.tolerance,
             iterations=settings.iterations,
         )
+        found, curve, converged = climb(found, embedding.width - 1)
+    components = _choose(found, embedding, problem)
+    if settings.components > components:
+        problem.run.log(f"pca: {components} components instead of {settings.components}, all that there are")
+    if whole:
+        curve, status = [mean_energy(found, maximum(found, components))], "closed form"
+    else:
+        found, curve, converged = climb(found, components)
         status = "converged" if converged else "ran all steps"
+    plane = maximum(found, components)
     volume = embedding.mean_log_volume(problem.rows)
     history = [{"step": i + 1, "loss": value - volume} for i, value in enumerate(curve)]
     energy = _energy(embedding, plane, settings)
