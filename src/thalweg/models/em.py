@@ -26,8 +26,9 @@ from thalweg.models.triangular import factorise, invert, product
 CHUNK = 1 << 20
 #: How many iterations run before the host looks up: often enough for Ctrl-C, rarely enough to cost nothing.
 DISPATCH = 10
-#: How many rows a coordinate a prior may count for.
-PRIOR_ROWS = np.geomspace(0.01, 30, 16)
+#: How many rows a coordinate the diagonal may count for in a covariance, and the common one in a component's: never
+#: fewer than show a covariance at all, or a component of a few odd rows that lie close would call them usual.
+DIAGONAL_ROWS, COMMON_ROWS = np.geomspace(0.01, 30, 16), np.geomspace(1, 30, 8)
 
 
 class Parameters(NamedTuple):
@@ -193,7 +194,7 @@ def maximise(moments: Moments, ridge: float | Array, form: str, shrink: bool = F
             common = jnp.sum(scatter, axis=0) / total
             ratios = scatter / jnp.where(common > 0, common, 1)[None]
             counts = jnp.where(ratios > 0, count[:, None], 0)
-            a = prior_rows(ratios.reshape(-1, 1, 1), counts.reshape(-1))
+            a = prior_rows(ratios.reshape(-1, 1, 1), counts.reshape(-1), COMMON_ROWS)
             scatter, count = scatter + a * common[None], count + a
         return Parameters(log_weights, means, jnp.sqrt(scatter / count[:, None] + ridge[None]))
     if form == "tied":
@@ -206,7 +207,7 @@ def maximise(moments: Moments, ridge: float | Array, form: str, shrink: bool = F
         return Parameters(log_weights, means, factorise(common + jnp.diag(ridge))[0])
     if shrink:
         _, whiten = factorise(common + jnp.diag(ridge))
-        a = prior_rows(jax.vmap(lambda s: product(product(whiten, s), whiten.T))(scatter), count)
+        a = prior_rows(jax.vmap(lambda s: product(product(whiten, s), whiten.T))(scatter), count, COMMON_ROWS)
         scatter, count = scatter + a * common[None], count + a
     covariances = scatter / count[:, None, None] + jnp.diag(ridge)[None]
     return Parameters(log_weights, means, jax.vmap(factorise)(covariances)[0])
@@ -216,11 +217,11 @@ def shrunk(scatter: Float[Array, "e e"], count: Array) -> Float[Array, "e e"]:
     """A covariance drawn towards its diagonal, by as many rows as the evidence asks for."""
     variances = jnp.diagonal(scatter) / count
     deviations = jnp.sqrt(jnp.where(variances > 0, variances, 1))
-    b = prior_rows((scatter / deviations[:, None] / deviations[None])[None], count[None])
+    b = prior_rows((scatter / deviations[:, None] / deviations[None])[None], count[None], DIAGONAL_ROWS)
     return (scatter + b * jnp.diag(variances)) / (count + b)
 
 
-def prior_rows(scatters: Float[Array, "k e e"], counts: Float[Array, "k"]) -> Array:
+def prior_rows(scatters: Float[Array, "k e e"], counts: Float[Array, "k"], grid: np.ndarray) -> Array:
     r"""How many rows the covariance I should count for in those of groups of rows, by the evidence.
 
     Under an inverse Wishart prior of mean I that counts for a rows, \(\nu = a + e + 1\), the rows of all groups have
@@ -228,8 +229,8 @@ def prior_rows(scatters: Float[Array, "k e e"], counts: Float[Array, "k"]) -> Ar
     \[ \log p = \sum_k \log\Gamma_e\tfrac{\nu + n_k}{2} - \log\Gamma_e\tfrac{\nu}{2} + \tfrac{\nu e}{2} \log a
        - \tfrac{\nu + n_k}{2} \log|a I + S_k| + \mathrm{const}, \]
 
-    highest on a grid of a. Coordinates without scatter only fill up. Chen (1979), *Bayesian inference for a normal
-    dispersion matrix and its application to stochastic multiple regression analysis*.
+    highest on a `grid` of a, in rows a coordinate. Coordinates without scatter only fill up. Chen (1979), *Bayesian
+    inference for a normal dispersion matrix and its application to stochastic multiple regression analysis*.
     """
     e, dtype = scatters.shape[-1], scatters.dtype
     used = jnp.any(jnp.diagonal(scatters, axis1=1, axis2=2) > 0, axis=0).astype(dtype)
@@ -251,8 +252,8 @@ def prior_rows(scatters: Float[Array, "k e e"], counts: Float[Array, "k"]) -> Ar
 
         return jnp.sum(jnp.where(counts > 1e-6, jax.vmap(of_group)(scatters, counts), 0))
 
-    grid = PRIOR_ROWS.astype(dtype) * width
-    return grid[jnp.argmax(jax.lax.map(evidence, grid))]
+    rows = grid.astype(dtype) * width
+    return rows[jnp.argmax(jax.lax.map(evidence, rows))]
 
 
 def log_densities(
