@@ -53,14 +53,12 @@ class Question:
     def __post_init__(self) -> None:
         if self.name not in ANSWERS:
             raise SettingsError(
-                f"no question about rows is called {self.name!r}: {did_you_mean(self.name, ANSWERS, 12)}"
+                f"no question about rows is called {self.name!r}: {did_you_mean(self.name, ANSWERS)}"
             )
         known = [*inspect.signature(ANSWERS[self.name]).parameters][2:]
         for option in self.options:
             if option not in known:
-                raise SettingsError(
-                    f"{self.name} has no option {option!r}: {did_you_mean(option, known, 12)}"
-                )
+                raise SettingsError(f"{self.name} has no option {option!r}: {did_you_mean(option, known)}")
 
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
         """Each batch with its answer."""
@@ -121,7 +119,7 @@ class Question:
         for name in self.keep:
             if name not in batch.column_names:
                 raise SchemaError(
-                    f"keep: the rows have no column {name!r}: {did_you_mean(name, batch.column_names, 12)}"
+                    f"keep: the rows have no column {name!r}: {did_you_mean(name, batch.column_names)}"
                 )
         only_kept = set(self.keep) - set(model.schema.names) if self.keep else set()
         return batch.drop_columns(sorted(only_kept)) if only_kept else batch

@@ -52,8 +52,10 @@ class DataWarning(UserWarning):
     """Something about the rows that the user would want to know and that does not stop the work."""
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int | None = None) -> str:
-    """The end of a message about an unknown name: the nearest known one, or the first `most` of all there are."""
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """The end of a message about an unknown name: the nearest of the known ones, or `otherwise` and what there is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:most]) or 'none'}"
+    near = difflib.get_close_matches(name, known, 1) or [k for k in known if k.lower() == name.lower()]
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"{otherwise} {', '.join(known[:12]) or 'none'}{', …' if len(known) > 12 else ''}"

@@ -1,6 +1,5 @@
 """`load`: whatever holds rows becomes a `Dataset`."""
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from thalweg.data.reading import reading
 from thalweg.data.sniff import FORMATS, format_of
 from thalweg.data.text import as_dates, as_numbers, clean, typed
 from thalweg.data.types import is_supported, is_text
-from thalweg.errors import DataError
+from thalweg.errors import DataError, did_you_mean
 
 _CONVERT = "give every column one type (numbers, text or dates) and the same number of rows"
 KINDS = ("continuous", "integer", "categorical", "binary", "datetime")
@@ -43,8 +42,7 @@ def load(source: Any, *, drop: Iterable[str] = (), kinds: Mapping[str, str] | No
         _check_column(dataset, name)
     for name, kind in kinds.items():
         if kind not in KINDS:
-            near = difflib.get_close_matches(str(kind), KINDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(KINDS)}"
+            hint = did_you_mean(str(kind), KINDS, "it is one of")
             raise DataError(f"column {name!r} cannot be of kind {kind!r}: {hint}")
     dataset = _dropped(dataset, drop)
     _check_types(dataset)
@@ -54,11 +52,7 @@ def load(source: Any, *, drop: Iterable[str] = (), kinds: Mapping[str, str] | No
 
 def near_name(name: str, names: Iterable[str]) -> str:
     """A hint for a column name that does not exist."""
-    names = list(names)
-    near = difflib.get_close_matches(name, names, 1) or [n for n in names if n.lower() == name.lower()]
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return "the columns are " + ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return did_you_mean(name, names, "the columns are")
 
 
 def _check_column(dataset: Dataset, name: str) -> None:
@@ -120,10 +114,7 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
         if text in builtin.NAMES:
             return builtin.read(text)
         if not path.suffix and len(path.parts) <= 1:
-            near = difflib.get_close_matches(text, builtin.NAMES, 1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"the built-in ones are {', '.join(builtin.NAMES)}"
-            )
+            hint = did_you_mean(text, builtin.NAMES, "the built-in ones are")
             raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
     if os.path.isdir(text):
         return _arrays(*read_images(path), path)

@@ -1,8 +1,6 @@
 """The catalogue: every recipe by its name."""
 
-import difflib
-
-from thalweg.errors import SettingsError
+from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.gmm import GMM
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.orderless import ORDERLESS
@@ -19,6 +17,4 @@ def recipe_named(name: str) -> Recipe:
     """The recipe of this name; raises `SettingsError` with the nearest one."""
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, 1)
-    hint = f"did you mean {near[0]!r}?" if near else ""
-    raise SettingsError(f"there is no recipe {name!r}; {hint} the recipes are {', '.join(RECIPES)}")
+    raise SettingsError(f"there is no recipe {name!r}: {did_you_mean(name, RECIPES)}")

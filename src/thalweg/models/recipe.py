@@ -4,7 +4,6 @@ A family's file ends with its recipes; `thalweg.models.RECIPES` is the catalogue
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
-from thalweg.errors import SettingsError
+from thalweg.errors import SettingsError, did_you_mean
 from thalweg.learning.run import Fit, Run
 
 
@@ -68,8 +67,7 @@ class Recipe:
         values = {}
         for name, value in given.items():
             if name not in fields:
-                near = difflib.get_close_matches(name, fields, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields) or 'none'}"
+                hint = did_you_mean(name, fields, "it has")
                 raise SettingsError(f"recipe {self.name!r} has no setting {name!r}: {hint}")
             values[name] = _coerce(self.name, fields[name], value)
         return self.settings(**values)
