@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from thalweg.compiled import make_room
 from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
 from thalweg.data.rows import Rows
@@ -90,6 +91,7 @@ def fit(
             return load_model(str(out), energy=energy)
         if directory is not None and resume and not (directory / CHECKPOINT).exists():
             log(f"{directory} holds no checkpoint yet: starting at the beginning")
+        make_room()
         began = time.monotonic()
         dataset = (
             load(data, drop=drop, kinds=kinds)

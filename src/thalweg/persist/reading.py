@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError
 from safetensors.numpy import load as from_safetensors
 
+from thalweg.compiled import make_room
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import ModelDirectoryError, SettingsError, ThalwegError
@@ -51,6 +52,7 @@ def load(path: str | Path, energy: Template | None = None) -> Model:
 
     Raises `ModelDirectoryError`, naming the path and the reason, for all that is not as it was written.
     """
+    make_room()
     directory = Path(path)
     try:
         for _ in range(TRIES - 1):
