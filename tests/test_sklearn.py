@@ -35,7 +35,7 @@ from thalweg.sklearn import (
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 #: One Gaussian, exactly at its maximum of likelihood.
-GAUSSIAN = {"components": 1, "reg": 0.0}
+GAUSSIAN = {"components": 1, "reg": 0.0, "prior": "none"}
 
 # In a process of its own: scikit-learn runs one check only where SciPy was imported with this variable set.
 CHECK = """
