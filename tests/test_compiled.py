@@ -7,8 +7,10 @@ import pytest
 import thalweg
 from thalweg import compiled
 
+on_linux = pytest.mark.skipif(not compiled.MAPS.exists(), reason="only Linux counts memory maps")
 
-@pytest.mark.skipif(not compiled.MAPS.exists(), reason="only Linux counts memory maps")
+
+@on_linux
 def test_room_is_made_where_half_of_the_maps_are_used(tmp_path, monkeypatch):
     limit = tmp_path / "max_map_count"
     monkeypatch.setattr(compiled, "LIMIT", limit)
@@ -23,6 +25,7 @@ def test_room_is_made_where_half_of_the_maps_are_used(tmp_path, monkeypatch):
     assert function._cache_size() == 0
 
 
+@on_linux
 def test_fits_and_loads_ask_for_room(tmp_path, monkeypatch):
     """With a limit that is always reached, every fit and load begins with empty caches, and goes well."""
     monkeypatch.setattr(compiled, "LIMIT", tmp_path / "limit")

@@ -89,9 +89,9 @@ def split(u: Float[AnyArray, "n e"], seen: Bool[AnyArray, "n e"], components: in
         chosen = (lacking > low) & (lacking <= high)
         if chosen.any():
             numbers = components * (width + high**2)
-            chunks, weight = chunks_of(rows[chosen], numbers)
-            groups.append(Partial(chunks, weight, chunks_of(places[chosen, :high], numbers)[0]))
-    return Cells(*chunks_of(rows[lacking == 0], work), tuple(groups))
+            chunks, weight = _chunks_of(rows[chosen], numbers)
+            groups.append(Partial(chunks, weight, _chunks_of(places[chosen, :high], numbers)[0]))
+    return Cells(*_chunks_of(rows[lacking == 0], work), tuple(groups))
 
 
 def expectation_maximisation(
@@ -385,7 +385,7 @@ def _add(a: Moments, b: Moments) -> Moments:
     return jax.tree.map(jnp.add, a, b)
 
 
-def chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
+def _chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
     """Rows as (chunks, rows of a chunk, e) and their weights, `numbers` being what one row needs at work."""
     size = max(1, min(length_for(len(rows)), CHUNK // numbers))
     chunks = math.ceil(len(rows) / size)

@@ -187,12 +187,12 @@ def _assign(
 ) -> Assignment:
     k = len(centroids)
     exists = (jnp.arange(k) < live)[None]
-    weight = _weights(u, count)
+    weight, lengths = _weights(u, count), jnp.sum(centroids**2, axis=1)[None]
 
     def chunk(total, part):
         rows, mask, square, w = part
         known = None if mask is None else mask.astype(rows.dtype)
-        norms = jnp.sum(centroids**2, axis=1)[None] if known is None else product(known, (centroids**2).T)
+        norms = lengths if known is None else product(known, (centroids**2).T)
         relative = jnp.where(exists, norms - 2 * product(rows, centroids.T), jnp.inf)
         labels = jnp.argmin(relative, axis=1)
         energies = jnp.maximum(square + jnp.min(relative, axis=1), 0) * w
