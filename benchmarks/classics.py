@@ -146,7 +146,8 @@ def precisions(factors: np.ndarray, form: str) -> np.ndarray:
 
 def standardised(values: np.ndarray) -> np.ndarray:
     values = values[:, values.std(axis=0) > 0]
-    return ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)
+    # Row after row, as a table comes from a file; a selection of columns leaves column after column.
+    return np.ascontiguousarray((values - values.mean(axis=0)) / values.std(axis=0), np.float32)
 
 
 def tables(mnist: bool) -> Iterator[tuple[str, np.ndarray]]:

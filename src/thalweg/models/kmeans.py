@@ -39,7 +39,7 @@ from thalweg.models.padding import AnyArray, filled_up, length_for, width_for
 from thalweg.models.recipe import Problem, Recipe, setting
 
 #: How many rows meet all centroids at once.
-CHUNK = 4096
+CHUNK = 2048
 #: How many rows a step of the gradient solver sees.
 BATCH = 1024
 
@@ -138,16 +138,19 @@ def plus_plus(
 
 @partial(jax.jit, static_argnames="iterations")
 def _lloyd(
-    u: Array,
-    seen: Array | None,
+    rows: Array,
+    known: Array | None,
     count: Array,
     centroids: Array,
     live: Array,
     tolerance: float,
     iterations: int,
 ) -> Clustering:
+    # Rows last: what is taken across clusters or coordinates then runs along rows, many at once.
+    u = jnp.swapaxes(rows, 1, 2)
+    seen = None if known is None else jnp.swapaxes(known, 1, 2)
     limit = tolerance * _mean_variance(u, seen, count)
-    squares = jnp.sum(u**2, axis=2)
+    squares = jnp.sum(u**2, axis=1)
 
     def improve(state: Clustering) -> Clustering:
         found = _assign(u, seen, squares, count, state.centroids, live)
@@ -160,7 +163,7 @@ def _lloyd(
 
     start = Clustering(
         centroids,
-        jnp.zeros(u.shape[0] * u.shape[1], jnp.int32),
+        jnp.zeros(squares.size, jnp.int32),
         jnp.asarray(jnp.inf, u.dtype),
         jnp.full(iterations, jnp.nan, u.dtype),
         jnp.asarray(0),
@@ -183,28 +186,36 @@ class Assignment(NamedTuple):
 
 
 def _assign(
-    u: Array, seen: Array | None, squares: Array, count: Array, centroids: Array, live: Array
+    u: Float[Array, "a e m"],
+    seen: Bool[Array, "a e m"] | None,
+    squares: Float[Array, "a m"],
+    count: Array,
+    centroids: Float[Array, "k e"],
+    live: Array,
 ) -> Assignment:
     k = len(centroids)
-    exists = (jnp.arange(k) < live)[None]
-    weight, lengths = _weights(u, count), jnp.sum(centroids**2, axis=1)[None]
+    z = jnp.arange(k, dtype=jnp.int32)[:, None]
+    lengths = jnp.sum(centroids**2, axis=1)[:, None]
 
     def chunk(total, part):
         rows, mask, square, w = part
         known = None if mask is None else mask.astype(rows.dtype)
-        norms = lengths if known is None else product(known, (centroids**2).T)
-        relative = jnp.where(exists, norms - 2 * product(rows, centroids.T), jnp.inf)
-        labels = jnp.argmin(relative, axis=1)
-        energies = jnp.maximum(square + jnp.min(relative, axis=1), 0) * w
-        shares = (labels[:, None] == jnp.arange(k)[None]).astype(rows.dtype) * w[:, None]
-        members = jnp.sum(shares, axis=0)
-        counts = members[:, None] if known is None else product(shares.T, known)
-        sums = jax.tree.map(jnp.add, total, (members, product(shares.T, rows), counts))
-        return sums, (labels.astype(jnp.int32), energies)
+        norms = lengths if known is None else product(centroids**2, known)
+        relative = jnp.where(z < live, norms - 2 * product(centroids, rows), jnp.inf)
+        least = jnp.min(relative, axis=0)
+        # The first of equals; NaN, which equals nothing, goes to the last cluster.
+        labels = jnp.min(jnp.where(relative == least[None], z, k - 1), axis=0)
+        energies = jnp.maximum(square + least, 0) * w
+        shares = jnp.where(labels[None] == z, w[None], 0)
+        members = jnp.sum(shares, axis=1)
+        counts = members[:, None] if known is None else product(shares, known.T)
+        sums = jax.tree.map(jnp.add, total, (members, product(shares, rows.T), counts))
+        return sums, (labels, energies)
 
-    counts = jnp.zeros((k, 1 if seen is None else u.shape[2]), u.dtype)
+    counts = jnp.zeros((k, 1 if seen is None else u.shape[1]), u.dtype)
     start = jnp.zeros(k, u.dtype), jnp.zeros_like(centroids), counts
-    (members, sums, counts), (labels, energies) = jax.lax.scan(chunk, start, (u, seen, squares, weight))
+    parts = u, seen, squares, _weights(u, count)
+    (members, sums, counts), (labels, energies) = jax.lax.scan(chunk, start, parts)
     return Assignment(labels.reshape(-1), energies.reshape(-1), members, sums, counts)
 
 
@@ -213,17 +224,19 @@ def _energy(u: Array, seen: Array | None, count: Array, centroids: Array, labels
 
     def chunk(total, part):
         rows, mask, w, labels = part
-        residual = rows - centroids[labels]
+        residual = rows - centroids.T[:, labels]
         residual = residual if mask is None else jnp.where(mask, residual, 0)
-        return total + jnp.sum(residual**2 * w[:, None]), None
+        return total + jnp.sum(residual**2 * w[None]), None
 
-    parts = u, seen, _weights(u, count), labels.reshape(u.shape[:2])
+    weights = _weights(u, count)
+    parts = u, seen, weights, labels.reshape(weights.shape)
     return jax.lax.scan(chunk, jnp.zeros((), u.dtype), parts)[0] / count.astype(u.dtype)
 
 
-def _weights(u: Array, count: Array) -> Float[Array, "a m"]:
+def _weights(u: Float[Array, "a e m"], count: Array) -> Float[Array, "a m"]:
     """1 for rows, 0 for what fills the chunks up."""
-    return (jnp.arange(u.shape[0] * u.shape[1]) < count).reshape(u.shape[:2]).astype(u.dtype)
+    chunks, _, size = u.shape
+    return (jnp.arange(chunks * size) < count).reshape(chunks, size).astype(u.dtype)
 
 
 def _reseed(
@@ -236,9 +249,9 @@ def _reseed(
         _, farthest = jax.lax.top_k(found.energies, min(len(centroids), len(found.energies)))
         # Rows that fill up have energy 0 and come last.
         last = jnp.minimum(len(farthest), count) - 1
-        chosen = farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, last)]
-        rows = u.reshape(-1, u.shape[2])[chosen]
-        known = jnp.ones_like(rows, bool) if seen is None else seen.reshape(-1, u.shape[2])[chosen]
+        chunk, place = jnp.divmod(farthest[jnp.clip(jnp.cumsum(empty) - 1, 0, last)], u.shape[2])
+        rows = u[chunk, :, place]
+        known = jnp.ones_like(rows, bool) if seen is None else seen[chunk, :, place]
         return jnp.where(empty[:, None] & known, rows, centroids)
 
     return jax.lax.cond(jnp.any(empty), move, lambda c: c, centroids)
@@ -270,12 +283,12 @@ def _plus_plus(u, seen, count, clusters, slots, key):
     return jax.lax.fori_loop(1, clusters, add, (centroids, energies(start[None])[:, 0], key))[0]
 
 
-def _mean_variance(u, seen, count):
-    rows = u.reshape(-1, u.shape[2])
-    known = (jnp.arange(len(rows)) < count)[:, None] if seen is None else seen.reshape(rows.shape)
-    number = jnp.maximum(jnp.sum(known, axis=0), 1).astype(u.dtype)
-    means = jnp.sum(jnp.where(known, rows, 0), axis=0) / number
-    return jnp.mean(jnp.sum(jnp.where(known, rows - means[None], 0) ** 2, axis=0) / number)
+def _mean_variance(u: Float[Array, "a e m"], seen: Array | None, count: Array) -> Scalar:
+    known = _weights(u, count)[:, None] > 0 if seen is None else seen
+    number = jnp.maximum(jnp.sum(known, axis=(0, 2)), 1).astype(u.dtype)
+    means = jnp.sum(jnp.where(known, u, 0), axis=(0, 2)) / number
+    residual = jnp.where(known, u - means[None, :, None], 0)
+    return jnp.mean(jnp.sum(residual**2, axis=(0, 2)) / number)
 
 
 def chunked(rows: Float[AnyArray, "n ..."], most: int = CHUNK) -> Float[Array, "a m ..."]:

@@ -42,7 +42,9 @@ from thalweg.models.triangular import factorise, product
 #: The most components that are kept where the data choose their number.
 MOST_CHOSEN = 128
 #: Rows whose products are summed at once; the sums of the blocks are in float64.
-BLOCK = 2048
+BLOCK = 8192
+#: Coordinates below which a row is short.
+NARROW = 64
 #: Multiplications beyond which a covariance is not worth them in float64.
 MOST_DOUBLE = 10**9
 #: The least noise variance, relative to the mean variance of a coordinate: a plane through all rows has none.
@@ -285,10 +287,15 @@ def _mean_and_covariance(u: Float[np.ndarray, "n e"]) -> tuple[np.ndarray, np.nd
     n, e = u.shape
     precision = u.dtype if n * e * e > MOST_DOUBLE else np.float64
     origin = u[:BLOCK].mean(axis=0)
-    first, second = np.zeros(e), np.zeros((e, e))
+    # Short rows are subtracted from in one run: a loop of NumPy's over each costs more than their product.
+    run = np.tile(origin, BLOCK if e < NARROW else 1)
+    first, second, ones = np.zeros(e), np.zeros((e, e)), np.ones(BLOCK, precision)
     for i in range(0, n, BLOCK):
-        rows = np.subtract(u[i : i + BLOCK], origin, dtype=precision)
-        first += rows.sum(axis=0)
+        block = u[i : i + BLOCK]
+        if e < NARROW:
+            block = block.reshape(-1)
+        rows = np.subtract(block, run[: block.shape[-1]], dtype=precision).reshape(-1, e)
+        first += ones[: len(rows)] @ rows
         second += rows.T @ rows
     shift = first / n
     return origin + shift, second / n - np.outer(shift, shift)
