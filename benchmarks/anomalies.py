@@ -3,14 +3,19 @@
 Rows are split 70/30, stratified, and training sees the anomalies without their labels; tables of more than 10,000 rows
 are drawn down to so many, for every method alike. Mean AUROC on the 30 % over three seeds.
 
-    python benchmarks/anomalies.py [--write] [--recipes gmm,pca] [--tables glass,WBC] [--seeds 1]
+    python benchmarks/anomalies.py [--write] [--recipes gmm,pca] [--tables glass,WBC] [--seeds 1] [--keep FILE]
+
+With `--keep` what a table gave is added to a file, and what is there already is not measured again: a run that was
+ended goes on, and several, each with some of the tables, work side by side.
 """
 
 import argparse
+import json
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from pyod.models.copod import COPOD
@@ -80,6 +85,22 @@ def compare(name: str, scorers: dict[str, Scorer], seeds: int) -> tuple[dict[str
     )
 
 
+def kept(
+    file: Path | None, name: str, scorers: dict[str, Scorer], seeds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """`compare`, unless the file has it from the same methods and seeds."""
+    asked = [name, list(scorers), seeds]
+    if file is not None and file.exists():
+        for line in map(json.loads, file.read_text().splitlines()):
+            if line["asked"] == asked:
+                return line["values"], line["seconds"]
+    values, seconds = compare(name, scorers, seeds)
+    if file is not None:
+        with file.open("a") as out:
+            out.write(json.dumps({"asked": asked, "values": values, "seconds": seconds}) + "\n")
+    return values, seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,13 +109,14 @@ def main() -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--tables", default="")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     scorers = {recipe: ours(recipe) for recipe in given.recipes.split(",")} | PEERS
     names = given.tables.split(",") if given.tables else tables.anomaly_names()
     lines, times = [], []
     for name in names:
-        values, seconds = compare(name, scorers, given.seeds)
+        values, seconds = kept(given.keep, name, scorers, given.seeds)
         lines.append([name, *values.values()])
         times.append(list(seconds.values()))
         print(

@@ -140,7 +140,8 @@ def energies(mixture, rows):
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_em_finds_the_groups_and_what_varies_together_in_each(missing):
     rows, fresh = crowd(600, 0, missing), crowd(400, 1)
-    mixture = factors.fit(factors.empty(CROWD, 4, 1), rows, key=jax.random.key(0))
+    whole = {"iterations": 300, "tolerance": 1e-3}
+    mixture = factors.fit(factors.empty(CROWD, 4, 1), rows, key=jax.random.key(0), **whole)
     alone = factors.fit(factors.empty(CROWD, 1, 1), rows, key=jax.random.key(0))
     assert energies(mixture, fresh).mean() < energies(alone, fresh).mean() - 0.5
     # The sign of b follows from a and from the group, which the colour tells.

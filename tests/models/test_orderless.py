@@ -17,6 +17,7 @@ from thalweg.learning.objective import OrderAgnostic
 from thalweg.models import factors
 from thalweg.models.layout import Layout
 from thalweg.models.orderless import ORDERLESS, Objective, Orderless, Settings, skeleton
+from thalweg.nn.initial import drawn
 
 REAL = Column("height", "real", center=2.0, spread=0.5)
 COUNT = Column("children", "integer", size=4, center=1.5, spread=1.1)
@@ -44,7 +45,7 @@ def model(space=MIXED, *, orderings=1, seed=0, noise=1.0, orders=None, **setting
         layers=2,
         components=3,
         orderings=orderings if orders is None else len(orders),
-        key=key,
+        initial=drawn(key),
         **settings,
     )
     parameters, static = eqx.partition(energy, eqx.is_inexact_array)

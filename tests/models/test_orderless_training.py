@@ -13,6 +13,7 @@ from thalweg.energy import Column, Record
 from thalweg.learning.fit import fit
 from thalweg.models import factors
 from thalweg.models.orderless import Objective, Orderless
+from thalweg.nn.initial import drawn
 
 FOUR = Record(tuple(Column(name, "categorical", size=2) for name in "abcd"))
 STATES = np.array(list(itertools.product(range(2), repeat=4)), np.float32)
@@ -38,7 +39,7 @@ def trained(observed_share, *, n=4000):
         layers=2,
         components=2,
         orderings=4,
-        key=jax.random.key(0),
+        initial=drawn(jax.random.key(0)),
     )
     optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
     result = fit(

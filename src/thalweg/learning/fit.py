@@ -107,7 +107,7 @@ class _Training:
         best = Best(trainer.learned(start), jnp.float32(jnp.inf), jnp.int32(0))
         self.at = Position(start, start, best, [])
         if trainer.objective.measures_progress:
-            guard.baseline = float(trainer.measure(start, trainer.probe))
+            guard.baseline = trainer.measure(start, trainer.probe)
 
     def run(self) -> Fit:
         # Outside the `try`: an interruption while the checkpoint is read must not overwrite it.
@@ -178,9 +178,9 @@ class _Training:
             "rate": float(state.rate),
         }
         if self.trainer.objective.measures_progress:
-            record["probe"] = float(self.trainer.measure(state, self.trainer.probe))
+            record["probe"] = self.trainer.measure(state, self.trainer.probe)
         if self.trainer.held_out is not None:
-            record["held_out"] = float(self.trainer.measure(state, self.trainer.held_out))
+            record["held_out"] = self.trainer.measure(state, self.trainer.held_out)
         return record | {"seconds": round(time.monotonic() - self.began, 3)}
 
     def _better(self, state: State, record: dict[str, Any]) -> Best:

@@ -20,10 +20,8 @@ from thalweg.errors import DataError
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import check_same, everywhere, of_first, over_rows
 
-#: Rows that are measured at once: memory does not grow with how many there are.
-CHUNK = 1024
-#: Training rows that are measured again and again.
-PROBE = 256
+#: Rows that are measured at once: memory does not grow with how many there are, and one program serves all.
+CHUNK = 256
 
 
 class State(eqx.Module):
@@ -42,7 +40,7 @@ class State(eqx.Module):
 
 
 class Trainer:
-    """One run: `initial`, and the compiled `advance(state, until, data)` and `measure(state, data)`.
+    """One run: `initial`, the compiled `advance(state, until, data)`, and `measure(state, chunks)`.
 
     Raises `DataError` for rows that cannot be trained on.
     """
@@ -61,9 +59,10 @@ class Trainer:
         mesh: Mesh | None = None,
     ):
         self.data, self.n = _rows("training", data)
-        self.held_out = None if held_out is None else _rows("held-out", held_out)[0]
-        # Evenly spaced, since rows may be sorted.
-        self.probe = jax.tree.map(lambda a: a[:: -(-self.n // PROBE)], self.data)
+        self.held_out = None if held_out is None else _chunks(*_rows("held-out", held_out))
+        # Evenly spaced, since rows may be sorted. Of fewer rows than a chunk some come twice: a chunk is compiled for.
+        spaced = np.arange(CHUNK) * self.n // CHUNK
+        self.probe = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[spaced]), data)]
         self.batch = min(batch, self.n)
         self.epoch = self.n // self.batch
         self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
@@ -75,7 +74,7 @@ class Trainer:
         self.data, self.held_out, self.probe = self.placed((self.data, self.held_out, self.probe))
         copied = None if mesh is None else NamedSharding(mesh, PartitionSpec())
         self.advance = jax.jit(self._advance, out_shardings=copied)
-        self.measure = jax.jit(self._measure, out_shardings=copied)
+        self._chunk_loss = jax.jit(self._measure, out_shardings=copied)
 
     def placed(self, tree: PyTree) -> PyTree:
         """The arrays where this run needs them: on every device of its mesh."""
@@ -91,12 +90,14 @@ class Trainer:
 
     def _initial(self, parameters: PyTree, memory_key: PRNGKeyArray) -> State:
         energy = self.energy(parameters, training=True)
+        # As one program: an optimiser's zeros would be one for each shape.
+        optimiser, order = jax.jit(lambda p: (self.optimiser.init(p), self._order(jnp.int32(0))))(parameters)
         return State(
             parameters=parameters,
             average=parameters if self.averaging else None,
-            optimiser=self.optimiser.init(parameters),
+            optimiser=optimiser,
             memory=self.objective.init(energy, self.data, key=memory_key),
-            order=self._order(jnp.int32(0)),
+            order=order,
             step=jnp.int32(0),
             rate=jnp.float32(1),
             healthy=jnp.array(True),
@@ -168,23 +169,22 @@ class Trainer:
 
         return jax.tree.map(mean, state.average, parameters)
 
-    def _measure(self, state: State, data: PyTree) -> Float[Array, ""]:
-        """The loss on all of `data`, without dropout and with the same random numbers every time."""
-        energy = self.energy(self.learned(state))
+    def measure(self, state: State, chunks: list[PyTree]) -> float:
+        """The mean loss of the rows of `chunks`, without dropout and with the same random numbers every time."""
+        sizes = [len(jax.tree.leaves(rows)[0]) for rows in chunks]
+        losses = [self._chunk_loss(state, rows, np.int32(i)) for i, rows in enumerate(chunks)]
+        return sum(n * float(loss) for n, loss in zip(sizes, losses, strict=True)) / sum(sizes)
 
-        def loss(rows, key):
-            return self.objective(energy, rows, state.memory, key=key)[0].astype(jnp.float32)
+    def _measure(self, state: State, rows: PyTree, index: Int[Array, ""]) -> Float[Array, ""]:
+        key = jax.random.fold_in(self.measure_key, index)
+        return self.objective(self.energy(self.learned(state)), rows, state.memory, key=key)[0].astype(
+            jnp.float32
+        )
 
-        n = len(jax.tree.leaves(data)[0])
-        whole, rest = divmod(n, CHUNK)
-        total = jnp.float32(0)
-        if whole:
-            chunks = jax.tree.map(lambda a: a[: whole * CHUNK].reshape(whole, CHUNK, *a.shape[1:]), data)
-            keys = jax.random.split(self.measure_key, whole)
-            total += CHUNK * jnp.sum(jax.lax.map(lambda pair: loss(*pair), (chunks, keys)))
-        if rest:
-            total += rest * loss(jax.tree.map(lambda a: a[whole * CHUNK :], data), self.measure_key)
-        return total / n
+
+def _chunks(rows: PyTree, n: int) -> list[PyTree]:
+    """At most `CHUNK` rows in each."""
+    return [jax.tree.map(lambda a, i=i: a[i : i + CHUNK], rows) for i in range(0, n, CHUNK)]
 
 
 def _rows(what: str, data: Any) -> tuple[Any, int]:

@@ -29,6 +29,7 @@ from thalweg.models import kmeans
 from thalweg.models.embedding import Embedding, factors
 from thalweg.models.gaussian import LOG_TAU
 from thalweg.models.triangular import factorise, product
+from thalweg.nn.initial import drawn
 
 #: Coordinates are cut off this many deviations from the middle, where single precision would lose the rest.
 FAR = 30.0
@@ -287,7 +288,7 @@ def fit(
     k, e, q = mixture.loadings.shape
     most = max(2000, int(WORK / (k * max(e, 1) * (q + 1) ** 2)))
     if len(rows) > most:
-        rows = rows[np.sort(np.asarray(jax.random.permutation(row_key, len(rows)))[:most])]
+        rows = rows[np.sort(np.asarray(drawn(row_key).permutations(1, len(rows))[0])[:most])]
     u, known = Embedding(mixture.space).rows(rows)
     seen = None if bool(known.all()) else known
     cells = _cells(mixture, jnp.asarray(rows.values, jnp.float32), jnp.asarray(rows.observed))
@@ -298,7 +299,7 @@ def fit(
             cluster_key, loading_key = jax.random.split(start_key)
             used = max(1, min(size, len(rows) // ROWS_A_COMPONENT))
             labels = kmeans.cluster(u, seen, used, key=cluster_key, restarts=CLUSTERINGS).labels
-            loadings = FIRST_LOADING * jax.random.normal(loading_key, (size, e, q))
+            loadings = drawn(loading_key).normal((size, e, q), FIRST_LOADING)
             start = eqx.tree_at(lambda m: m.loadings, empty(mixture.space, size, q), loadings)
             parts.append(_climb(start, cells, jax.nn.one_hot(labels, size), iterations, tolerance))
     together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

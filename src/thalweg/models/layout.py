@@ -1,14 +1,16 @@
 """What a network over the columns of a table reads and writes: features of the known cells, distributions of each."""
 
+from statistics import NormalDist
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.energy.spaces import Record
 from thalweg.models import columns, factors
+from thalweg.nn.initial import Initial
 
 #: A network's outputs: the parameters of each number's mixture, and the logits of each category.
 Outputs = tuple[Float[Array, "n 3 k"], Float[Array, "c s"]]
@@ -171,6 +173,12 @@ class Layout:
         return out
 
 
+def _spread(components: int) -> Float[np.ndarray, "3 k"]:
+    """Components spread over a standard normal, so that they differ from the first step on."""
+    middles = [NormalDist().inv_cdf((k + 0.5) / components) for k in range(components)]
+    return np.stack([np.zeros(components), middles, np.full(components, -1.0)])
+
+
 class Heads(eqx.Module):
     """The last layer: from a hidden layer to the distribution of every column."""
 
@@ -179,17 +187,13 @@ class Heads(eqx.Module):
     category_weight: Float[Array, "c s h"]
     category_bias: Float[Array, "c s"]
 
-    def __init__(self, layout: Layout, width: int, components: int, *, key: PRNGKeyArray):
-        number_key, category_key = jax.random.split(key)
-        numbers = (layout.numbers, 3, components)
-        categories = (layout.categories, layout.widest)
-        self.number_weight = 0.1 * jax.random.normal(number_key, (*numbers, width)) / width**0.5
-        # Components start spread over a standard normal, so that they differ from the first step on.
-        middles = ndtri(jnp.asarray((np.arange(components) + 0.5) / components, jnp.float32))
-        start = jnp.stack([jnp.zeros(components), middles, jnp.full(components, -1.0)])
-        self.number_bias = jnp.broadcast_to(start, numbers).astype(jnp.float32)
-        self.category_weight = 0.1 * jax.random.normal(category_key, (*categories, width)) / width**0.5
-        self.category_bias = jnp.zeros(categories)
+    def __init__(self, layout: Layout, width: int, components: int, *lead: int, initial: Initial):
+        numbers = (*lead, layout.numbers, 3, components)
+        categories = (*lead, layout.categories, layout.widest)
+        self.number_weight = initial.normal((*numbers, width), 0.1 / width**0.5)
+        self.number_bias = initial.constant(numbers, lambda: _spread(components))
+        self.category_weight = initial.normal((*categories, width), 0.1 / width**0.5)
+        self.category_bias = initial.zeros(*categories)
 
     def __call__(self, h: Float[Array, "h"], layout: Layout) -> Outputs:
         logits = self.category_weight @ h + self.category_bias

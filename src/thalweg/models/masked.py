@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.models.layout import Heads, Layout, Outputs
+from thalweg.nn.initial import Initial
 from thalweg.nn.mlp import Trunk, linear_weights
 
 
 class Masked(eqx.Module):
-    """The network of one ordering."""
+    """The network of one ordering; or, with the leading axis `lead`, those of several in one."""
 
     first: Float[Array, "f h"]
     bias: Float[Array, "h"]
@@ -25,13 +26,21 @@ class Masked(eqx.Module):
     heads: Heads
 
     def __init__(
-        self, layout: Layout, *, width: int, layers: int, components: int, dropout: float, key: PRNGKeyArray
+        self,
+        layout: Layout,
+        *lead: int,
+        width: int,
+        layers: int,
+        components: int,
+        dropout: float,
+        initial: Initial,
     ):
-        keys = jax.random.split(key, 3)
-        self.first = linear_weights(keys[0], layout.features, width, fan_in=layout.columns)
-        self.bias = jnp.zeros(width)
-        self.trunk = Trunk(width, layers, dropout=dropout, key=keys[1])
-        self.heads = Heads(layout, width, components, key=keys[2])
+        self.first = linear_weights(
+            initial, *lead, rows=layout.features, columns=width, fan_in=layout.columns
+        )
+        self.bias = initial.zeros(*lead, width)
+        self.trunk = Trunk(width, layers, *lead, dropout=dropout, initial=initial)
+        self.heads = Heads(layout, width, components, *lead, initial=initial)
 
     def outputs(
         self,

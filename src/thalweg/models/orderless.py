@@ -39,11 +39,13 @@ from thalweg.energy.spaces import Record
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, OrderAgnostic
 from thalweg.learning.run import Fit
+from thalweg.learning.trainer import CHUNK
 from thalweg.models import factors
 from thalweg.models.factors import Belief, FactorMixture
 from thalweg.models.layout import Heads, Layout, Outputs
 from thalweg.models.masked import Masked
 from thalweg.models.recipe import Problem, Recipe, setting
+from thalweg.nn.initial import OUTLINE, Initial, drawn
 from thalweg.nn.mlp import Trunk, linear_weights
 
 #: Training rows of a table from which on one ordering is as good as four.
@@ -87,27 +89,29 @@ class Orderless(
         orderings: int = 1,
         dropout: float = 0.0,
         order_width: int = 256,
-        key: PRNGKeyArray,
+        initial: Initial,
     ):
         layout = Layout(space)
-        keys = jax.random.split(key, 6)
         d = layout.columns
         self.space = space
         self.mixture = mixture
-        self.component = linear_weights(keys[0], len(mixture.log_weights), width, fan_in=d)
-        self.first = linear_weights(keys[1], layout.features, width, fan_in=d)
-        self.bias = jnp.zeros(width)
-        self.trunk = Trunk(width, layers, dropout=dropout, key=keys[2])
-        self.heads = Heads(layout, width, components, key=keys[3])
-        order_keys = jax.random.split(keys[4], orderings)
-        self.orders = jax.vmap(lambda k: jax.random.permutation(k, d))(order_keys).astype(jnp.int32)
+        self.component = linear_weights(initial, rows=len(mixture.log_weights), columns=width, fan_in=d)
+        self.first = linear_weights(initial, rows=layout.features, columns=width, fan_in=d)
+        self.bias = initial.zeros(width)
+        self.trunk = Trunk(width, layers, dropout=dropout, initial=initial)
+        self.heads = Heads(layout, width, components, initial=initial)
+        self.orders = initial.permutations(orderings, d)
         self.ordered = None
         if not layout.is_image:
-            self.ordered = eqx.filter_vmap(
-                lambda k: Masked(
-                    layout, width=order_width, layers=layers, components=components, dropout=dropout, key=k
-                )
-            )(jax.random.split(keys[5], orderings))
+            self.ordered = Masked(
+                layout,
+                orderings,
+                width=order_width,
+                layers=layers,
+                components=components,
+                dropout=dropout,
+                initial=initial,
+            )
 
     # --- the network of any subset ----------------------------------------------------------------------------
 
@@ -346,12 +350,11 @@ def settle(settings: Settings, space: Record, rows: int) -> Settings:
 
 def skeleton(space: Record, settings: Settings) -> Orderless:
     mixture = factors.empty(space, settings.context, settings.factors)
-    return build(space, mixture, settings, key=jax.random.key(0))
+    return build(space, mixture, settings, OUTLINE)
 
 
-@eqx.filter_jit
-def build(space: Record, mixture: FactorMixture, settings: Settings, *, key: PRNGKeyArray) -> Orderless:
-    """A network with random weights; one compiled program instead of a dozen small ones."""
+def build(space: Record, mixture: FactorMixture, settings: Settings, initial: Initial) -> Orderless:
+    """The networks before training, around a mixture."""
     return Orderless(
         space,
         mixture,
@@ -361,7 +364,7 @@ def build(space: Record, mixture: FactorMixture, settings: Settings, *, key: PRN
         orderings=settings.orderings,
         dropout=settings.dropout,
         order_width=settings.order_width,
-        key=key,
+        initial=initial,
     )
 
 
@@ -379,14 +382,12 @@ def train(problem: Problem) -> Fit:
     )
     validation = None
     if len(problem.validation):
-        # Each row several times, for each time another part of it is hidden.
-        repeats = math.ceil(512 / len(problem.validation))
-        validation = (
-            np.repeat(problem.validation.values, repeats, axis=0),
-            np.repeat(problem.validation.observed, repeats, axis=0),
-        )
+        # Few rows several times, for each time another part of them is hidden; in whole chunks, compiled for once.
+        n = len(problem.validation)
+        index = np.arange(max(512, n // CHUNK * CHUNK)) % n
+        validation = problem.validation.values[index], problem.validation.observed[index]
     return fit(
-        build(problem.space, mixture, settings, key=init_key),
+        build(problem.space, mixture, settings, drawn(init_key)),
         (problem.rows.values, problem.rows.observed),
         Objective(),
         optimiser=optimiser,
