@@ -171,3 +171,16 @@ def test_more_unknowns_than_the_dense_limit():
     chain = 2 * np.eye(size) - np.eye(size, k=1) - np.eye(size, k=-1) + np.eye(size)
     chain[0, 0] = chain[-1, -1] = 2.0
     np.testing.assert_allclose(gradient, np.linalg.inv(chain)[350], atol=1e-4)
+
+
+def test_two_batches_of_derivatives_in_one_program_end():
+    """LAPACK's solvers wait for one another there, for ever, from about 1,000 matrices of 64 coordinates on."""
+    valley = energy_of(lambda y, x: jnp.sum((y - x) ** 2) / 2 + jnp.sum(y) ** 2 / 2, Real((64,)))
+
+    def height(x):
+        return jnp.sum(argmin(valley, jnp.zeros(64), DESCENT, Implicit(), x))
+
+    slopes = jax.jit(jax.vmap(lambda x: (jax.grad(height)(x), jax.grad(height)(2 * x))))
+    for slope in slopes(jnp.ones((1024, 64))):
+        # (I + 11')^-1 1 = 1/65.
+        np.testing.assert_allclose(slope, np.full((1024, 64), 1 / 65), rtol=1e-3)

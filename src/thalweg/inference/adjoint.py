@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from thalweg.errors import SettingsError
 from thalweg.inference.problem import Problem, real_coordinates
 from thalweg.inference.solver import AbstractSolver, Outcome
+from thalweg.triangular import solve as positive_solve
 
 
 class AbstractAdjoint(eqx.Module):
@@ -72,7 +73,7 @@ class Implicit(AbstractAdjoint):
 def _dense_solve(linear, b):
     basis = jnp.eye(b.size, dtype=b.dtype).reshape(b.size, *b.shape)
     matrix = jax.vmap(linear)(basis).reshape(b.size, b.size)
-    return jnp.linalg.solve(matrix, b.reshape(-1)).reshape(b.shape)
+    return positive_solve(matrix, b.reshape(-1)).reshape(b.shape)
 
 
 def _conjugate_gradients(linear, b):

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.models.gaussian import LOG_TAU, log_normal_1d
 from thalweg.models.padding import AnyArray, length_for
-from thalweg.models.triangular import factorise, invert, product
+from thalweg.triangular import factorise, invert, product
 
 #: About how many numbers a chunk of rows may need at once.
 CHUNK = 1 << 20

@@ -28,7 +28,7 @@ from thalweg.errors import SettingsError
 from thalweg.models import kmeans
 from thalweg.models.embedding import Embedding, factors
 from thalweg.models.gaussian import LOG_TAU
-from thalweg.models.triangular import factorise, product
+from thalweg.triangular import factorise, product
 from thalweg.nn.initial import drawn
 
 #: Coordinates are cut off this many deviations from the middle, where single precision would lose the rest.

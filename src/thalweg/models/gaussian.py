@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thalweg.energy.base import Scalar
-from thalweg.models.triangular import factorise, invert, product
+from thalweg.triangular import factorise, invert, product
 
 LOG_TAU = math.log(2 * math.pi)
 

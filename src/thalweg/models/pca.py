@@ -37,7 +37,7 @@ from thalweg.models import em
 from thalweg.models.embedding import Embedding
 from thalweg.models.gaussian import LOG_TAU, double_precision
 from thalweg.models.recipe import Problem, Recipe, setting
-from thalweg.models.triangular import factorise, product
+from thalweg.triangular import factorise, product
 
 #: The most components that are kept where the data choose their number.
 MOST_CHOSEN = 128

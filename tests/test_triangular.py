@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thalweg.models.triangular import factorise, invert
+from thalweg.triangular import factorise, invert, solve
 
 
 def covariance(e, seed=0):
@@ -53,3 +53,15 @@ def test_several_batches_in_one_function_end():
     for _ in range(20):
         found = sums(matrices)
     np.testing.assert_allclose(found, [200 * e * 0.5 for e in (3, 8, 15)])
+
+
+@pytest.mark.parametrize("e", [1, 5, 40])
+def test_what_is_solved_is_what_numpy_solves(e):
+    matrix, b = covariance(e), np.arange(1.0, e + 1)
+    found = jax.jit(solve)(jnp.asarray(matrix, jnp.float32), jnp.asarray(b, jnp.float32))
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, b), rtol=2e-3, atol=2e-3)
+
+
+def test_no_solution_is_made_up_where_the_matrix_has_a_flat_or_a_falling_direction():
+    for matrix in ([[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]]):
+        assert not np.isfinite(solve(jnp.array(matrix), jnp.ones(2))).all()

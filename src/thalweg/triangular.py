@@ -62,6 +62,12 @@ def invert(factor: Float[Array, "e e"]) -> Float[Array, "e e"]:
     return _invert(factor)
 
 
+def solve(matrix: Float[Array, "e e"], b: Float[Array, "e"]) -> Float[Array, "e"]:
+    r"""\(A^{-1} b\) for a symmetric, positive definite A; not a number where A is not."""
+    _, inverse = _factorise(matrix)
+    return product(inverse.T, product(inverse, b))
+
+
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """`a @ b` at the full precision of its type, which accelerators give only when asked."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
