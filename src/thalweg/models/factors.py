@@ -28,8 +28,8 @@ from thalweg.errors import SettingsError
 from thalweg.models import kmeans
 from thalweg.models.embedding import Embedding, factors
 from thalweg.models.gaussian import LOG_TAU
-from thalweg.triangular import factorise, product
 from thalweg.nn.initial import drawn
+from thalweg.triangular import factorise, product
 
 #: Coordinates are cut off this many deviations from the middle, where single precision would lose the rest.
 FAR = 30.0
