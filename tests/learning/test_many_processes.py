@@ -107,6 +107,21 @@ def test_one_is_killed_the_other_says_so_and_all_resume(lost, uninterrupted, tmp
     assert not (out / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.parametrize("asked", [(0, 1), (0,), (1,)])
+def test_an_interrupt_ends_all_and_all_resume(asked, uninterrupted, tmp_path):
+    out = tmp_path / "interrupted"
+    processes = members(out)
+    wait_for_checkpoint(out, processes)
+    for i in asked:
+        processes[i].send_signal(signal.SIGINT)
+    ends = [process.communicate(timeout=60)[1] for process in processes]
+    for i, (process, errors) in enumerate(zip(processes, ends, strict=True)):
+        assert process.returncode == (130 if i in asked else 1), errors
+        assert re.search(rf"^{'interrupted' if i in asked else 'error'}: .*--resume", errors, re.M), errors
+    finish(*members(out, "--resume"))
+    np.testing.assert_array_equal(thalweg.load(out).F.centroids, uninterrupted.F.centroids)
+
+
 def test_other_data_in_one_process_is_refused(tmp_path):
     port = free_port()
     group = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id"]

@@ -31,7 +31,8 @@ def run_watched(args: Sequence[str], process: int, processes: int) -> None:
     killed.
     """
     command = [sys.executable, "-m", "thalweg", *args]
-    child = subprocess.Popen(command, env=os.environ | {WATCHED: str(os.getpid())})
+    # In a group of its own, so that a Ctrl-C reaches it once, through here, whoever sent it and to whom.
+    child = subprocess.Popen(command, env=os.environ | {WATCHED: str(os.getpid())}, process_group=0)
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
     try:
         status = _wait(child)
@@ -63,4 +64,4 @@ def _wait(child: subprocess.Popen) -> int:
         try:
             return child.wait()
         except KeyboardInterrupt:
-            continue  # the child has been interrupted too, and says so
+            child.send_signal(signal.SIGINT)  # which ends by it, and says so

@@ -14,7 +14,7 @@ from thalweg.errors import Interrupted, SettingsError
 from thalweg.learning.checkpoint import Checkpoint
 from thalweg.learning.guard import Guard
 from thalweg.learning.objective import AbstractObjective
-from thalweg.learning.parallel import agreed, home, together
+from thalweg.learning.parallel import agreed, first, home, together
 from thalweg.learning.progress import Show, progress_bar
 from thalweg.learning.run import Fit, Run
 from thalweg.learning.trainer import State, Trainer
@@ -191,11 +191,12 @@ class _Training:
 
     def _stopped(self) -> str:
         directory = self.settings.directory
-        where = (
-            f"; continue with --resume (directory {directory})"
-            if directory
-            else "; nothing was kept (give a directory to be able to resume)"
-        )
+        if directory:
+            where = f"; continue with --resume (directory {directory})"
+        elif first():
+            where = "; nothing was kept (give a directory to be able to resume)"
+        else:
+            where = "; what there is to resume is kept by process 0"
         return f"stopped at step {int(self.at.state.step)} of {self.steps}{where}"
 
     def _result(self) -> Fit:
