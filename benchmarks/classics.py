@@ -76,7 +76,7 @@ def principal_components(data: str, values: np.ndarray) -> Line:
     n = len(values)
 
     def ours() -> float:
-        found = pca.principal(jnp.asarray(values))
+        found = pca.principal(values)
         return pca.mean_energy(found, pca.maximum(found, q))
 
     def theirs() -> float:

@@ -36,6 +36,7 @@ from thalweg.learning.run import Fit
 from thalweg.models import em
 from thalweg.models.embedding import Embedding
 from thalweg.models.gaussian import LOG_TAU, double_precision
+from thalweg.models.padding import AnyArray
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.triangular import factorise, product
 
@@ -213,7 +214,7 @@ class Plane(NamedTuple):
     variance: float
 
 
-def principal(u: Float[Array, "n e"]) -> Principal:
+def principal(u: Float[AnyArray, "n e"]) -> Principal:
     """The principal axes of complete rows: of their covariance, or of the rows where those are fewer."""
     n, e = u.shape
     if n <= e:
@@ -312,8 +313,8 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    found = principal(_mean_filled(u, seen))
     whole = bool(seen.all())
+    found = principal(u if whole else _mean_filled(u, seen))
     if not whole:
         # A Gaussian of any form first: with means filled in, columns look less related than they are.
         climb = partial(
