@@ -139,15 +139,17 @@ def test_killed_between_any_two_changes_of_its_files(place, tmp_path):
 
 
 def test_interrupted_at_random_moments(place, tmp_path):
+    """Each run as soon as it trains, which is a small part of it, then anywhere."""
     rng = np.random.default_rng(13)
     said = []
     for run in range(2):
         out = tmp_path / str(run)
-        for _ in range(5):
+        for awaited in ("checkpoint.safetensors", *4 * [".lock"]):
             process = place.start(out)
-            while not (out / ".lock").exists() and process.poll() is None:
+            while not (out / awaited).exists() and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.8 * place.seconds))
+            if awaited == ".lock":
+                time.sleep(rng.uniform(0, 0.8 * place.seconds))
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=300)
             if process.returncode == 0:

@@ -382,9 +382,9 @@ def train(problem: Problem) -> Fit:
     )
     validation = None
     if len(problem.validation):
-        # Few rows several times, for each time another part of them is hidden; in whole chunks, compiled for once.
+        # Few rows several times, for each time another part of them is hidden; whole chunks, compiled for once.
         n = len(problem.validation)
-        index = np.arange(max(512, n // CHUNK * CHUNK)) % n
+        index = np.arange(CHUNK * max(2, math.ceil(n / CHUNK))) % n
         validation = problem.validation.values[index], problem.validation.observed[index]
     return fit(
         build(problem.space, mixture, settings, drawn(init_key)),
