@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thalweg.triangular import factorise, invert, solve
+from thalweg.triangular import factorise, invert, solve, swept
 
 
 def covariance(e, seed=0):
@@ -65,3 +65,17 @@ def test_what_is_solved_is_what_numpy_solves(e):
 def test_no_solution_is_made_up_where_the_matrix_has_a_flat_or_a_falling_direction():
     for matrix in ([[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]]):
         assert not np.isfinite(solve(jnp.array(matrix), jnp.ones(2))).all()
+
+
+@pytest.mark.parametrize("e", [1, 2, 7, 33, 70])
+def test_what_is_swept_is_the_inverse_and_its_determinant(e):
+    matrices = np.stack([covariance(e, seed) for seed in range(3)])
+    inverses, log_dets = jax.jit(jax.vmap(swept))(jnp.asarray(matrices, jnp.float32))
+    np.testing.assert_allclose(inverses, np.linalg.inv(matrices), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(log_dets, np.linalg.slogdet(matrices)[1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_swept_stays_finite_where_a_matrix_is_singular():
+    inverse, log_det = swept(jnp.ones((3, 3)))
+    assert np.isfinite(inverse).all()
+    assert np.isfinite(log_det)

@@ -1,4 +1,4 @@
-r"""Cholesky factors with their inverses, in plain array operations.
+r"""Cholesky factors with their inverses, and inverses alone, in plain array operations.
 
 \[ \begin{pmatrix} A & \cdot \\ C & D \end{pmatrix}: \quad L_{11} = L(A), \; L_{21} = C L_{11}^{-\top}, \;
    L_{22} = L(D - L_{21} L_{21}^\top), \quad (L^{-1})_{21} = -L_{22}^{-1} L_{21} L_{11}^{-1} \]
@@ -66,6 +66,29 @@ def solve(matrix: Float[Array, "e e"], b: Float[Array, "e"]) -> Float[Array, "e"
     r"""\(A^{-1} b\) for a symmetric, positive definite A; not a number where A is not."""
     _, inverse = _factorise(matrix)
     return product(inverse.T, product(inverse, b))
+
+
+@jax.jit
+def swept(matrix: Float[Array, "e e"]) -> tuple[Float[Array, "e e"], Float[Array, ""]]:
+    r"""\(A^{-1}\) and \(\log\det A\) of a symmetric, positive definite A.
+
+    Every row is swept in turn, which takes a third of the arithmetic of a factor and its inverse and half the memory:
+    for many small matrices where no factor is asked for. A pivot that rounding would leave at 0 or below is a rounding
+    error of its diagonal. Dempster (1969), *Elements of continuous multivariate analysis*, 4.3.2.
+    """
+    e = len(matrix)
+    places = jnp.arange(e)
+    least = jnp.finfo(matrix.dtype).eps * jnp.diagonal(matrix)
+
+    def sweep(j, state):
+        a, log_det = state
+        pivot, here = jnp.maximum(a[j, j], least[j]), places == j
+        row = jnp.where(here, 1, a[j]) / pivot
+        column = jnp.where(here, -1, a[:, j])
+        rest = jnp.where(here[:, None] | here[None], 0, a)
+        return rest - column[:, None] * row[None], log_det + jnp.log(pivot)
+
+    return jax.lax.fori_loop(0, e, sweep, (matrix, jnp.zeros((), matrix.dtype)))
 
 
 def product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

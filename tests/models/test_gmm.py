@@ -51,6 +51,36 @@ def run_em(values, initial, form, seen=None, **options):
         return jax.tree.map(np.asarray, found)
 
 
+@pytest.mark.parametrize(("a_group", "groups"), [(0, 3), (1e30, 1)])
+def test_the_moments_of_rows_with_holes_are_those_of_each_alone(monkeypatch, a_group, groups):
+    """However many groups: an iteration's log-likelihood, counts and first moments, with NumPy, row by row."""
+    monkeypatch.setattr(em, "GROUP", a_group)
+    rng, e = np.random.default_rng(3), 20
+    values, seen = rng.normal(size=(60, e)), rng.random((60, e)) > np.linspace(0, 0.95, 60)[:, None]
+    means = rng.normal(size=(2, e))
+    covariances = np.stack([np.cov(rng.normal(size=(e, 3 * e))) for _ in range(2)])
+    with double_precision():
+        cells = em.split(values, seen, 2, "full")
+        assert len(cells.partial) == groups
+        start = em.Parameters(np.log([0.3, 0.7]), means, np.linalg.cholesky(covariances))
+        found = em.expect(cells, jax.tree.map(jnp.asarray, start), "full")
+    log_likelihood, counts, first = 0.0, np.zeros(2), np.zeros((2, e))
+    for row, known in zip(values, seen, strict=True):
+        parts = [(m[known], c[np.ix_(known, known)]) for m, c in zip(means, covariances, strict=True)]
+        densities = np.log([0.3, 0.7]) + [
+            multivariate_normal(m, c).logpdf(row[known]) if known.any() else 0 for m, c in parts
+        ]
+        shares = softmax(densities)
+        log_likelihood += logsumexp(densities)
+        counts += shares
+        for k, (m, c) in enumerate(parts):
+            gap = np.linalg.solve(c, row[known] - m)
+            first[k] += shares[k] * np.where(known, row, means[k] + covariances[k][:, known] @ gap)
+    np.testing.assert_allclose(found.log_likelihood, log_likelihood)
+    np.testing.assert_allclose(found.counts, counts)
+    np.testing.assert_allclose(found.first, first, atol=1e-10)
+
+
 def start_of(values, labels, form):
     with double_precision():
         shares = jax.nn.one_hot(labels, int(labels.max()) + 1)

@@ -20,10 +20,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.models.gaussian import LOG_TAU, log_normal_1d
 from thalweg.models.padding import AnyArray, length_for
-from thalweg.triangular import factorise, invert, product
+from thalweg.triangular import factorise, invert, product, swept
 
-#: About how many numbers a chunk of rows may need at once.
-CHUNK = 1 << 20
+#: About how many numbers a chunk of rows may need at once; of incomplete rows, which are gone through again and again.
+CHUNK, PARTIAL_CHUNK = 1 << 20, 1 << 15
+#: The multiplications of an iteration that a further group of rows is worth: it is a further loop to compile.
+GROUP = 3e7
 #: How many iterations run before the host looks up: often enough for Ctrl-C, rarely enough to cost nothing.
 DISPATCH = 10
 #: How many rows a coordinate the diagonal may count for in a covariance, and the common one in a component's: never
@@ -77,21 +79,36 @@ class Trace(NamedTuple):
 
 
 def split(u: Float[AnyArray, "n e"], seen: Bool[AnyArray, "n e"], components: int, form: str) -> Cells:
-    """Rows sorted into chunks for `expectation_maximisation`; one group for up to 8, 32, 128, … missing cells."""
+    """Rows sorted into chunks for `expectation_maximisation`: the complete ones, and groups that lack about as many."""
     rows, missing = np.where(seen, u, 0), ~np.asarray(seen)
     width, lacking = rows.shape[1], missing.sum(axis=1)
     places = np.argsort(~missing, axis=1, kind="stable")
     places = np.where(np.take_along_axis(missing, places, axis=1), places, width).astype(np.int32)
     work = width if form == "diagonal" else components * width
-    sizes = [min(8 * 4**power, width) for power in range(width.bit_length())]
     groups = []
-    for low, high in itertools.pairwise([0, *sorted(set(sizes))]):
+    for low, high in itertools.pairwise([0, *_sizes(lacking, width, components)]):
         chosen = (lacking > low) & (lacking <= high)
         if chosen.any():
-            numbers = components * (width + high**2)
-            chunks, weight = _chunks_of(rows[chosen], numbers)
-            groups.append(Partial(chunks, weight, _chunks_of(places[chosen, :high], numbers)[0]))
-    return Cells(*_chunks_of(rows[lacking == 0], work), tuple(groups))
+            size = max(1, PARTIAL_CHUNK // (components * (width + high**2)))
+            chunks, weight = _chunks_of(rows[chosen], size)
+            groups.append(Partial(chunks, weight, _chunks_of(places[chosen, :high], size, width)[0]))
+    return Cells(*_chunks_of(rows[lacking == 0], max(1, CHUNK // work)), tuple(groups))
+
+
+def _sizes(lacking: Int[np.ndarray, "n"], width: int, components: int) -> list[int]:
+    """How many missing cells the groups of rows have room for: inverting j cells of a row takes j^3 multiplications."""
+    candidates = np.unique(np.minimum(-(-lacking[lacking > 0] // 8) * 8, width))
+    below = np.searchsorted(np.sort(lacking), [0, *candidates], side="right")
+    least: list[float] = [0.0]
+    chosen: list[list[int]] = [[]]
+    for j, size in enumerate(candidates.tolist(), start=1):
+        costs = [
+            least[i] + GROUP + float(below[j] - below[i]) * components * size**3 for i in range(len(least))
+        ]
+        i = int(np.argmin(costs))
+        least.append(costs[i])
+        chosen.append([*chosen[i], size])
+    return chosen[-1]
 
 
 def expectation_maximisation(
@@ -340,15 +357,12 @@ def _fill_in(
         precision[place[:, :, None], place[:, None, :]],
         jnp.eye(missing.shape[1], dtype=mean.dtype)[None],
     )
-    root, inverse = jax.vmap(factorise)(block)
-    spread = product(jnp.swapaxes(inverse, 1, 2), inverse)
+    spread, log_det_block = jax.vmap(swept)(block)
     pulled = jnp.where(exists, jnp.take_along_axis(pull, place, axis=1), 0)
     step = -jnp.einsum("nij,nj->ni", spread, pulled)
     squares = jnp.sum(residual * pull, axis=1) + jnp.sum(step * pulled, axis=1)
     seen = jnp.sum(~exists, axis=1) + e - missing.shape[1]
-    log_det = jnp.sum(jnp.log(jnp.diagonal(factor))) + jnp.sum(
-        jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1
-    )
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor))) + log_det_block / 2
     moved = jax.vmap(lambda row, where, by: row.at[where].add(by, mode="drop"))(residual, missing, step)
     return (
         -0.5 * (squares + seen.astype(mean.dtype) * LOG_TAU) - log_det,
@@ -385,11 +399,11 @@ def _add(a: Moments, b: Moments) -> Moments:
     return jax.tree.map(jnp.add, a, b)
 
 
-def _chunks_of(rows: np.ndarray, numbers: int) -> tuple[Array, Array]:
-    """Rows as (chunks, rows of a chunk, e) and their weights, `numbers` being what one row needs at work."""
-    size = max(1, min(length_for(len(rows)), CHUNK // numbers))
+def _chunks_of(rows: np.ndarray, most: int, fill: int = 0) -> tuple[Array, Array]:
+    """Rows as (chunks, at most `most` rows of a chunk, e), the last filled up, and their weights."""
+    size = max(1, min(length_for(len(rows)), most))
     chunks = math.ceil(len(rows) / size)
-    padded = np.zeros((chunks * size, rows.shape[1]), rows.dtype)
+    padded = np.full((chunks * size, rows.shape[1]), fill, rows.dtype)
     padded[: len(rows)] = rows
     weight = (np.arange(chunks * size) < len(rows)).astype(np.float32)
     return jnp.asarray(padded.reshape(chunks, size, rows.shape[1])), jnp.asarray(weight.reshape(chunks, size))
