@@ -9,25 +9,30 @@ share lost to dividing and gathering, not a gain. Every measurement runs in a pr
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
+import tables
+import thalweg
 from machine import report, table
 from throughput import rows
 
 STEPS = 300
+FILES, FILE_ROWS = 8, 250_000
 
 
 def measure(devices: int, recipe: str, n: int, columns: int) -> dict[str, float]:
     """Seconds of a fit and of the energies of its rows, second calls; in this process."""
     import jax
 
-    import tables
-    import thalweg
     from thalweg.learning.parallel import mesh_of
 
     data = tables.frame(rows(n, columns, 0))
@@ -73,6 +78,32 @@ def by_devices() -> list[list[object]]:
     return lines
 
 
+def by_shards() -> list[list[object]]:
+    """A folder of Parquet files scored by one, two and four processes at once, each its `--shard`."""
+    lines: list[list[object]] = []
+    quiet = subprocess.DEVNULL
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "rows"
+        folder.mkdir()
+        for i in range(FILES):
+            pq.write_table(tables.frame(rows(FILE_ROWS, 16, 1 + i)), folder / f"{i}.parquet")
+        thalweg.fit(tables.frame(rows(20_000, 16, 0)), "gmm", seed=0, progress=False).save(f"{name}/model")
+        for processes in (1, 1, 2, 4):  # the first compiles, and keeps it
+            command = [sys.executable, "-m", "thalweg", "score", f"{name}/model", str(folder), "--quiet"]
+            out = ["--out", f"{name}/{len(lines)}-{processes}", "--shard"]
+            started = time.perf_counter()
+            running = [
+                subprocess.Popen([*command, *out, f"{i}/{processes}"], stdout=quiet, stderr=quiet)
+                for i in range(processes)
+            ]
+            assert {process.wait() for process in running} == {0}
+            seconds = time.perf_counter() - started
+            lines.append([processes, seconds, f"{FILES * FILE_ROWS / seconds:,.0f}"])
+            print(lines[-1], file=sys.stderr, flush=True)
+            shutil.rmtree(out[1])
+    return lines[1:]
+
+
 def growth(sizes: list[tuple[int, int]]) -> list[list[object]]:
     lines: list[list[object]] = []
     for n, columns in sizes:
@@ -106,6 +137,11 @@ def main() -> None:
             "orderless on 20,000 rows × 16, by devices",
             ["devices", "steps/s", "lost"],
             by_devices(),
+        ),
+        table(
+            f"gmm scores {FILES} Parquet files of {FILE_ROWS:,} rows × 16, start included",
+            ["processes", "s", "rows/s"],
+            by_shards(),
         ),
         table("By rows", columns, growth([(n, 16) for n in powers])),
         table("By columns", columns, growth([(5_000, c) for c in (4, 16, 64, 400)])),

@@ -1,4 +1,4 @@
-"""Rows scored a second by each recipe: from Parquet on the command line, and by rows and columns.
+"""Rows scored a second by each recipe from Parquet on the command line; `scaling.py` has rows and columns.
 
 The table is made: correlated, skewed and two-humped columns, and a column of counts. A model is fitted on 20,000 rows;
 then `thalweg score` reads Parquet and writes Parquet in a process of its own, whose memory is its own largest. Peers
@@ -125,32 +125,6 @@ def peers(n: int = 200_000) -> list[list[object]]:
     return lines
 
 
-def growth(recipes: list[str]) -> list[list[object]]:
-    """Energies from memory: rows at 16 columns, then columns."""
-    lines: list[list[object]] = []
-    for n, columns in (
-        (1_000, 16),
-        (10_000, 16),
-        (100_000, 16),
-        (1_000_000, 16),
-        (20_000, 4),
-        (20_000, 64),
-        (20_000, 400),
-    ):
-        train, test = tables.frame(rows(5_000, columns, 0)), tables.frame(rows(n, columns, 1))
-        line: list[object] = [f"{n:,} × {columns}"]
-        for recipe in recipes:
-            quick = {"steps": 200} if recipe == "orderless" else {}
-            model = thalweg.fit(train, recipe, seed=0, progress=False, **quick)
-            model.energy(test)
-            started = time.perf_counter()
-            model.energy(test)
-            line.append(f"{n / (time.perf_counter() - started):,.0f}")
-        lines.append(line)
-        print(line, file=sys.stderr, flush=True)
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,11 +149,6 @@ def main() -> None:
             answered,
         ),
         table("Peers from memory, 16 columns", ["peer", "fit s (20,000 rows)", "rows/s"], peers()),
-        table(
-            "Energies from memory, rows/s; models of 5,000 rows (orderless: four orderings, 200 steps)",
-            ["rows × columns", *recipes],
-            growth(recipes),
-        ),
     ]
     report("throughput", "python benchmarks/throughput.py", parts, "pyarrow", write=given.write)
 

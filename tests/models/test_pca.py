@@ -12,6 +12,7 @@ from thalweg.data.rows import Rows
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.run import Run
+from thalweg.models import pca
 from thalweg.models.embedding import Embedding
 from thalweg.models.pca import PCA, PPCA, maximum, mean_energy, principal
 from thalweg.models.recipe import Problem
@@ -167,6 +168,22 @@ def test_the_number_of_components_is_chosen():
     assert by_likelihood.loadings.shape == by_variance.loadings.shape == (12, 11)
     unused = np.asarray(by_likelihood.encode(jnp.asarray(values[0], jnp.float32), jnp.ones(12, bool)))[3:]
     np.testing.assert_array_equal(unused, 0)
+
+
+@pytest.mark.parametrize("width", [5, 80])
+@pytest.mark.parametrize("most_double", [0, 10**9])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 300.0])
+def test_the_axes_are_those_of_numpys_covariance(monkeypatch, width, most_double, offset):
+    """Of short and long rows, in both precisions, near 0 and far from it, over several blocks."""
+    monkeypatch.setattr(pca, "MOST_DOUBLE", most_double)
+    monkeypatch.setattr(pca, "BLOCK", 600)
+    generator = np.random.default_rng(2)
+    values = generator.normal(size=(2000, width)) * np.linspace(1, 3, width) + offset
+    found = principal(values.astype(np.float32))
+    covariance = np.cov(values.T, bias=True)
+    np.testing.assert_allclose(found.mean, values.mean(axis=0), atol=1e-4)
+    rebuilt = (found.axes * found.variances) @ found.axes.T
+    np.testing.assert_allclose(rebuilt, covariance, atol=1e-3)
 
 
 def test_fewer_rows_than_columns():

@@ -79,7 +79,7 @@ def denoise(
 
 
 @about_rows(
-    epilog="Example:  [bold]thalweg predict wine-model new.csv --target class --out predicted.csv[/bold]"
+    epilog="Example:  [bold]thalweg predict wine-model new.csv --target target --out predicted.csv[/bold]"
 )
 def predict(
     asked: Asked,

@@ -11,7 +11,9 @@ from thalweg.cli.preview import preview
 from thalweg.cli.stream import FIRST_ROWS, load_model
 
 
-@app.command(epilog="Example:  [bold]thalweg sample wine-model -n 100 --given class=2 --out new.csv[/bold]")
+@app.command(
+    epilog="Example:  [bold]thalweg sample wine-model -n 100 --given target=class_2 --out new.csv[/bold]"
+)
 def sample(
     model: ModelPath,
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 10,

@@ -10,6 +10,7 @@ Tipping & Bishop (1999), *Probabilistic principal component analysis*.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -46,6 +47,8 @@ MOST_CHOSEN = 128
 BLOCK = 8192
 #: Coordinates below which a row is short.
 NARROW = 64
+#: Rows that show about where the others are.
+HEAD = 512
 #: Multiplications beyond which a covariance is not worth them in float64.
 MOST_DOUBLE = 10**9
 #: The least noise variance, relative to the mean variance of a coordinate: a plane through all rows has none.
@@ -286,20 +289,36 @@ def _moments(
 def _mean_and_covariance(u: Float[np.ndarray, "n e"]) -> tuple[np.ndarray, np.ndarray]:
     """Both in float64, in one pass. Of a large table each block's product is in the precision of its rows."""
     n, e = u.shape
-    precision = u.dtype if n * e * e > MOST_DOUBLE else np.float64
-    origin = u[:BLOCK].mean(axis=0)
-    # Short rows are subtracted from in one run: a loop of NumPy's over each costs more than their product.
-    run = np.tile(origin, BLOCK if e < NARROW else 1)
+    precision = u.dtype if n * e * e > MOST_DOUBLE else np.dtype(np.float64)
+    head = u[:HEAD]
+    origin = head.mean(axis=0)
+    if precision == u.dtype and e >= NARROW and (origin**2 <= 4 * head.var(axis=0)).all():
+        # Two deviations from 0 lose less than a digit, and subtracting costs half of what the products do.
+        origin = np.zeros(e)
+        blocks: Iterator[np.ndarray] = (u[i : i + BLOCK] for i in range(0, n, BLOCK))
+    else:
+        blocks = _less(u, origin, precision)
     first, second, ones = np.zeros(e), np.zeros((e, e)), np.ones(BLOCK, precision)
-    for i in range(0, n, BLOCK):
-        block = u[i : i + BLOCK]
-        if e < NARROW:
-            block = block.reshape(-1)
-        rows = np.subtract(block, run[: block.shape[-1]], dtype=precision).reshape(-1, e)
+    for rows in blocks:
         first += ones[: len(rows)] @ rows
         second += rows.T @ rows
     shift = first / n
     return origin + shift, second / n - np.outer(shift, shift)
+
+
+def _less(
+    u: Float[np.ndarray, "n e"], origin: Float[np.ndarray, "e"], precision: np.dtype
+) -> Iterator[np.ndarray]:
+    """Blocks of rows less `origin`."""
+    e = u.shape[1]
+    if e >= NARROW:
+        yield from (np.subtract(u[i : i + BLOCK], origin, dtype=precision) for i in range(0, len(u), BLOCK))
+        return
+    # Short rows are subtracted from in one run: a loop of NumPy's over each costs more than their product.
+    run = np.tile(origin, BLOCK)
+    for i in range(0, len(u), BLOCK):
+        block = u[i : i + BLOCK].reshape(-1)
+        yield np.subtract(block, run[: len(block)], dtype=precision).reshape(-1, e)
 
 
 def _eigen(mean: np.ndarray, covariance: np.ndarray) -> Principal:
