@@ -186,6 +186,18 @@ def test_the_axes_are_those_of_numpys_covariance(monkeypatch, width, most_double
     np.testing.assert_allclose(rebuilt, covariance, atol=1e-3)
 
 
+@pytest.mark.parametrize("share_seen", [1.0, 0.7])
+def test_the_directions_that_indicators_forbid_have_no_part_in_the_noise(share_seen):
+    """Independent categories are all noise: sigma^2 is their variance in the directions that rows can take."""
+    generator = np.random.default_rng(4)
+    columns = tuple(Column(f"c{i}", "categorical", size=2) for i in range(10))
+    values = (generator.random((3000, 10)) < 0.5).astype(float)
+    observed = generator.random(values.shape) < share_seen
+    energy = PCA.train(problem(values, columns, observed, components=1)).energy
+    # Of a fair category (1/2, 1/2) + a (1, -1)/√2 the variance of a is 1/2; the other direction has none.
+    np.testing.assert_allclose(jnp.exp(2 * energy.log_noise), 0.5, rtol=0.05)
+
+
 def test_fewer_rows_than_columns():
     values = RNG.normal(size=(8, 30))
     lines = []

@@ -228,11 +228,16 @@ def principal(u: Float[AnyArray, "n e"]) -> Principal:
     return _eigen(*_mean_and_covariance(np.asarray(u)))
 
 
-def maximum(found: Principal, components: int) -> Plane:
-    r"""The likelihood's maximum, \(W = U_q (\Lambda_q - \sigma^2)^{1/2}\) (Tipping & Bishop 1999)."""
+def maximum(found: Principal, components: int, dependent: int = 0) -> Plane:
+    r"""The likelihood's maximum, \(W = U_q (\Lambda_q - \sigma^2)^{1/2}\) (Tipping & Bishop 1999).
+
+    \(\sigma^2\) is the mean of the other variances but for the least `dependent` ones, of directions in which no row
+    can vary: the indicators of a category sum to 1.
+    """
     e = len(found.mean)
-    left = found.total - np.sum(found.variances[:components])
-    variance = max(left / (e - components), LEAST_NOISE * found.total / e)
+    free = e - dependent
+    left = found.total - np.sum(found.variances[:components]) - np.sum(found.variances[free:])
+    variance = max(left / (free - components), LEAST_NOISE * found.total / e)
     kept = np.maximum(found.variances[:components] - variance, 0)
     return Plane(found.mean, found.axes[:, :components] * np.sqrt(kept), float(variance))
 
@@ -251,6 +256,7 @@ def expectation_maximisation(
     initial: Principal,
     components: int,
     *,
+    dependent: int = 0,
     shrink: bool = False,
     tolerance: float = 1e-4,
     iterations: int = 200,
@@ -262,7 +268,7 @@ def expectation_maximisation(
     """
     found, curve = initial, []
     for _ in range(iterations):
-        plane = maximum(found, components)
+        plane = maximum(found, components, dependent)
         with double_precision():
             mean, covariance, energy = _moments(cells, *(jnp.asarray(part) for part in plane), shrink)
         found = _eigen(np.asarray(mean), np.asarray(covariance))
@@ -332,27 +338,28 @@ def train(problem: Problem) -> Fit:
     started, settings = time.perf_counter(), problem.settings
     embedding = Embedding(problem.space, settings.scale)
     u, seen = embedding.rows(problem.rows)
-    whole = bool(seen.all())
+    whole, dependent = bool(seen.all()), _dependent(embedding)
     found = principal(u if whole else _mean_filled(u, seen))
     if not whole:
         # A Gaussian of any form first: with means filled in, columns look less related than they are.
         climb = partial(
             expectation_maximisation,
             em.split(u, seen, 1, "tied"),
+            dependent=dependent,
             shrink=settings.prior == "evidence",
             tolerance=settings.tolerance,
             iterations=settings.iterations,
         )
-        found, curve, converged = climb(found, embedding.width - 1)
+        found, curve, converged = climb(found, max(embedding.width - dependent - 1, 0))
     components = _choose(found, embedding, problem)
     if settings.components > components:
         problem.run.log(f"pca: {components} components instead of {settings.components}, all that there are")
     if whole:
-        curve, status = [mean_energy(found, maximum(found, components))], "closed form"
+        curve, status = [mean_energy(found, maximum(found, components, dependent))], "closed form"
     else:
         found, curve, converged = climb(found, components)
         status = "converged" if converged else "ran all steps"
-    plane = maximum(found, components)
+    plane = maximum(found, components, dependent)
     volume = embedding.mean_log_volume(problem.rows)
     history = [{"step": i + 1, "loss": value - volume} for i, value in enumerate(curve)]
     energy = _energy(embedding, plane, settings)
@@ -367,7 +374,8 @@ def _mean_filled(u: Array, seen: Array) -> Array:
 
 def _choose(found: Principal, embedding: Embedding, problem: Problem) -> int:
     """How many components: as asked for, by the likelihood of validation rows, or 95 % of the variance."""
-    most = min(len(found.mean) - 1, len(found.variances))
+    dependent = _dependent(embedding)
+    most = min(max(len(found.mean) - dependent - 1, 0), len(found.variances))
     if problem.settings.components:
         return min(problem.settings.components, most)
     most = min(most, MOST_CHOSEN)
@@ -376,10 +384,15 @@ def _choose(found: Principal, embedding: Embedding, problem: Problem) -> int:
         return min(most, 1 + int(np.searchsorted(explained, 0.95)))
     candidates = sorted({min(most, round(1.25**i)) for i in range(40)} | {most})
     energies = [
-        _held_out(_energy(embedding, maximum(found, q), problem.settings), problem.validation)
+        _held_out(_energy(embedding, maximum(found, q, dependent), problem.settings), problem.validation)
         for q in candidates
     ]
     return candidates[int(np.argmin(energies))]
+
+
+def _dependent(embedding: Embedding) -> int:
+    """In how many directions no row can vary: one for each category."""
+    return len(embedding.layout.blocks)
 
 
 def _held_out(energy: PPCA, rows: Rows) -> float:
