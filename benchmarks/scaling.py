@@ -17,12 +17,14 @@ import time
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 
 import tables
 import thalweg
 from machine import report, table
+from thalweg.learning.parallel import mesh_of
 from throughput import rows
 
 STEPS = 300
@@ -31,10 +33,6 @@ FILES, FILE_ROWS = 8, 250_000
 
 def measure(devices: int, recipe: str, n: int, columns: int) -> dict[str, float]:
     """Seconds of a fit and of the energies of its rows, second calls; in this process."""
-    import jax
-
-    from thalweg.learning.parallel import mesh_of
-
     data = tables.frame(rows(n, columns, 0))
     settings = {"steps": STEPS, "orderings": 1, "batch": 256} if recipe == "orderless" else {}
     mesh = mesh_of(devices) if devices > 1 else None
@@ -146,7 +144,7 @@ def main() -> None:
         table("By rows", columns, growth([(n, 16) for n in powers])),
         table("By columns", columns, growth([(5_000, c) for c in (4, 16, 64, 400)])),
     ]
-    report("scaling", "python benchmarks/scaling.py", parts, write=given.write)
+    report("scaling", f"python benchmarks/scaling.py --most {given.most}", parts, write=given.write)
 
 
 if __name__ == "__main__":

@@ -88,10 +88,9 @@ def split(u: Float[AnyArray, "n e"], seen: Bool[AnyArray, "n e"], components: in
     groups = []
     for low, high in itertools.pairwise([0, *_sizes(lacking, width, components)]):
         chosen = (lacking > low) & (lacking <= high)
-        if chosen.any():
-            size = max(1, PARTIAL_CHUNK // (components * (width + high**2)))
-            chunks, weight = _chunks_of(rows[chosen], size)
-            groups.append(Partial(chunks, weight, _chunks_of(places[chosen, :high], size, width)[0]))
+        size = max(1, PARTIAL_CHUNK // (components * (width + high**2)))
+        chunks, weight = _chunks_of(rows[chosen], size)
+        groups.append(Partial(chunks, weight, _chunks_of(places[chosen, :high], size, width)[0]))
     return Cells(*_chunks_of(rows[lacking == 0], max(1, CHUNK // work)), tuple(groups))
 
 
@@ -102,9 +101,8 @@ def _sizes(lacking: Int[np.ndarray, "n"], width: int, components: int) -> list[i
     least: list[float] = [0.0]
     chosen: list[list[int]] = [[]]
     for j, size in enumerate(candidates.tolist(), start=1):
-        costs = [
-            least[i] + GROUP + float(below[j] - below[i]) * components * size**3 for i in range(len(least))
-        ]
+        work = components * float(size) ** 3
+        costs = [least[i] + GROUP + (below[j] - below[i]) * work for i in range(j)]
         i = int(np.argmin(costs))
         least.append(costs[i])
         chosen.append([*chosen[i], size])

@@ -4,7 +4,7 @@ r"""Probabilistic principal components: a Gaussian whose covariance is a plane a
 
 A bounded volume of low energy (A1): a slab of thickness sigma around a q-dimensional plane. The maximum of
 the likelihood is closed form, \(W = U_q (\Lambda_q - \sigma^2 I)^{1/2}\), \(\sigma^2\) the mean of the
-eigenvalues left out.
+eigenvalues left out, without those of the directions that a category's indicators forbid.
 
 Tipping & Bishop (1999), *Probabilistic principal component analysis*.
 """
