@@ -52,6 +52,10 @@ class DataWarning(UserWarning):
     """Something about the rows that the user would want to know and that does not stop the work."""
 
 
+class ChainWarning(UserWarning):
+    """Draws of a Markov chain that are not to be trusted yet; names what would help."""
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "there are") -> str:
     """The end of a message about an unknown name: the nearest of the known ones, or `otherwise` and what there is."""
     known = list(known)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from thalweg.energy.base import AbstractEnergy, Scalar
+from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
 
 
 class AbstractMarginal(AbstractEnergy):
@@ -105,3 +105,50 @@ class AbstractMasked(AbstractEnergy):
         r"""\(\log p(y_d \mid y_{observed})\) for every column, in nats; meaningful where `observed` is False.
 
         `key` drives the dropout of training; None switches it off."""
+
+
+class AbstractGibbs(AbstractEnergy):
+    """An energy that redraws its coordinates in blocks, each from its exact conditional."""
+
+    @abstractmethod
+    def gibbs(
+        self,
+        y: Float[Array, "..."],
+        observed: Bool[Array, "..."],
+        x: PyTree = None,
+        *,
+        beta: float | Scalar,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "..."]:
+        r"""`y` after one sweep over its coordinates that leaves \(e^{-\beta F}\), conditional on those observed, as it
+        is."""
+
+
+class AbstractTempered(AbstractEnergy):
+    """An energy that lies at the end of a path of its own from one that is easy to sample."""
+
+    @abstractmethod
+    def tempered(self, beta: float | Scalar) -> AbstractEnergy:
+        r"""The member of the path at \(\beta\): this energy at 1; at 0 one whose draws and whose log Z are known."""
+
+    @abstractmethod
+    def start(self) -> AbstractDensity:
+        r"""The member at 0, normalised: `tempered(0)` and this differ by its log Z, a constant."""
+
+
+class AbstractNeighbours(AbstractEnergy):
+    """An energy of finite coordinates that knows the energies of all points one change away at once."""
+
+    @abstractmethod
+    def neighbour_energies(self, y: Float[Array, "..."], x: PyTree = None) -> Float[Array, "d v"]:
+        r"""\(F(y_{i \to v}, x)\) for each coordinate (in C order) and each of its values; `F(y, x)` where it changes
+        nothing."""
+
+
+class AbstractPartition(AbstractEnergy):
+    """An energy that can say its own log Z."""
+
+    @abstractmethod
+    def log_partition(self, x: PyTree = None) -> Scalar:
+        r"""\(\log \sum_y e^{-F(y, x)}\), exact; differentiable in the arrays of the energy. Raises `SettingsError`
+        where the sum is too large."""

@@ -129,6 +129,38 @@ def Binary(shape: tuple[int, ...]) -> Categorical:
     return Categorical(shape, 2)
 
 
+class Simplex(AbstractSpace):
+    r"""Shares that are positive and sum to 1, \(\{y \in [0, 1]^k: \sum_i y_i = 1\}\); densities are those of the first
+    \(k - 1\)."""
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.size < 2:
+            raise SettingsError(f"a simplex has at least two shares, not {self.size}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def cardinality(self) -> int | None:
+        return None
+
+    def project(self, y):
+        # Held & Wolfe's threshold: Duchi, Shalev-Shwartz, Singer & Chandra (2008), figure 1.
+        falling = jnp.sort(y)[::-1]
+        excess = (jnp.cumsum(falling) - 1) / jnp.arange(1, self.size + 1, dtype=y.dtype)
+        last = jnp.sum(falling > excess) - 1
+        return jnp.maximum(y - excess[last], 0)
+
+    def draw(self, *, key):
+        return jax.random.dirichlet(key, jnp.ones(self.size))
+
+    def levels(self):
+        return (None,) * self.size
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a `Record`, in the codes that energies see.

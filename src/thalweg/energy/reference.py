@@ -1,0 +1,86 @@
+r"""Reference densities: what a space's own `draw` draws from, and the path from one density to an energy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.energy.spaces import AbstractSpace, Real, Record, Simplex
+
+
+class Reference(AbstractDensity):
+    """The density of a space's `draw`: uniform where it is bounded, standard normal where it is not.
+
+    A box with one bound is an exponential beyond it. Energies of a table's row have the columns' own ranges for bounds.
+    """
+
+    space: AbstractSpace
+
+    def log_prob(self, y, x=None):
+        if isinstance(self.space, Simplex):
+            return jnp.asarray(math.lgamma(self.space.size), jnp.float32)
+        lower, upper, finite = bounds_of(self.space)
+        low, high = np.isfinite(lower), np.isfinite(upper)
+        flat = jnp.ravel(y)
+        constant = np.where(low & high, -np.log(np.where(low & high, upper - lower + finite, 1.0)), 0.0)
+        normal = -0.5 * flat**2 - 0.5 * math.log(2 * math.pi)
+        apart = jnp.where(low, flat - np.where(low, lower, 0), np.where(high, upper, 0) - flat)
+        tail = jnp.where(low | high, -apart, normal)
+        return jnp.sum(jnp.where(low & high, constant.astype(np.float32), tail))
+
+    def sample(self, x=None, *, key):
+        if isinstance(self.space, Simplex):
+            return self.space.draw(key=key)
+        lower, upper, finite = bounds_of(self.space)
+        low, high = np.isfinite(lower), np.isfinite(upper)
+        uniform_key, normal_key = jax.random.split(key)
+        u = jax.random.uniform(uniform_key, lower.shape)
+        start, width = np.where(low, lower, 0), np.where(low & high, upper - lower + finite, 1)
+        inside = start + width * u
+        inside = jnp.where(finite, jnp.minimum(jnp.floor(inside), np.where(high, upper, 0)), inside)
+        away = -jnp.log1p(-u)
+        beyond = jnp.where(low, start + away, np.where(high, upper, 0) - away)
+        free = jax.random.normal(normal_key, lower.shape)
+        y = jnp.where(low & high, inside, jnp.where(low | high, beyond, free))
+        return y.astype(jnp.float32).reshape(self.space.shape)
+
+
+class Bridge(AbstractEnergy):
+    r"""\((1 - \beta)\,F_0(y) + \beta\,F(y, x)\): the geometric path from one energy to another."""
+
+    start: AbstractEnergy
+    end: AbstractEnergy
+    beta: float | Float[Array, ""]
+
+    @property
+    def space(self) -> AbstractSpace:
+        return self.end.space
+
+    def __call__(self, y, x=None):
+        # At an end of the path the other energy may be infinite, and 0 times infinity is no number.
+        start, end = self.start(y), self.end(y, x)
+        return jnp.where(self.beta < 1, (1 - self.beta) * start, 0) + jnp.where(
+            self.beta > 0, self.beta * end, 0
+        )
+
+
+def bounds_of(space: AbstractSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The least and the greatest value of each coordinate, flat (infinite: none), and which are finite."""
+    if isinstance(space, Real):
+        shape = (math.prod(space.shape),)
+        return (
+            np.full(shape, space.lower, np.float32),
+            np.full(shape, space.upper, np.float32),
+            np.zeros(shape, bool),
+        )
+    levels = space.levels()
+    finite = np.array([level is not None for level in levels])
+    lower = np.array([0.0 if level is not None else -math.inf for level in levels], np.float32)
+    upper = np.array([level - 1.0 if level is not None else math.inf for level in levels], np.float32)
+    if isinstance(space, Record):
+        lower = np.where(finite, lower, [column.lower for column in space.columns]).astype(np.float32)
+        upper = np.where(finite, upper, [column.upper for column in space.columns]).astype(np.float32)
+    return lower, upper, finite

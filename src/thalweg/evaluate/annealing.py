@@ -1,0 +1,244 @@
+r"""log Z from both sides: annealed importance sampling, forwards and backwards.
+
+Along a path of energies \(E_0, …, E_T\) from a density that is known to F, a chain gathers
+\(\log w = \sum_t E_{t-1}(y_{t-1}) - E_t(y_{t-1})\). Forwards, from a draw of the start, \(E[w] = Z_T / Z_0\), so
+\(\log\hat Z\) is below log Z on average; backwards, from a draw of F, it is above.
+Neal (2001), *Annealed importance sampling*; backwards: Burda, Grosse & Salakhutdinov (2015), *Accurate and conservative
+estimates of MRF log-likelihood using reverse annealing*; Grosse, Ghahramani & Adams (2015), *Sandwiching the marginal
+likelihood using bidirectional Monte Carlo*; both together: Bennett (1976), *Efficient estimation of free energy
+differences from Monte Carlo data*.
+"""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from scipy.optimize import brentq
+from scipy.special import expit, logsumexp
+
+from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
+from thalweg.energy.capabilities import AbstractGibbs, AbstractTempered
+from thalweg.energy.reference import Bridge, Reference
+from thalweg.errors import SettingsError
+from thalweg.evaluate.partition import LogZ, exact_log_partition, how_exact
+from thalweg.sampling.cycle import Cycle
+from thalweg.sampling.gibbs import Gibbs
+from thalweg.sampling.hmc import HMC
+from thalweg.sampling.kernel import AbstractKernel
+from thalweg.sampling.target import Target
+from thalweg.sampling.walk import points_of, start_all, step_all
+
+#: How many standard errors the bracket lies beyond its two estimates.
+DEVIATIONS = 3.0
+#: How fast the pilot follows the acceptance of its steps.
+FOLLOW = 0.2
+
+
+def log_partition(
+    energy: AbstractEnergy,
+    *,
+    key: PRNGKeyArray,
+    x: PyTree = None,
+    exact: bool = True,
+    start: AbstractDensity | None = None,
+    kernel: AbstractKernel | None = None,
+    chains: int = 100,
+    temperatures: int = 1000,
+    steps: int = 1,
+    points: Float[Array, "n ..."] | None = None,
+) -> LogZ:
+    r"""\(\log Z(x)\): exact where it can be had, else by annealing, with its error and a bracket.
+
+    The path goes from `start` (default: the energy's own `tempered` path, or the space's reference density) by
+    `temperatures` levels with `steps` steps of `kernel` each; a pilot run tunes its step size level by level. `points`
+    are draws of the energy for the way back; without them the ends of the chains that went forwards are used, and the
+    upper bound is only as good as those.
+
+    Raises `SettingsError` for impossible numbers.
+    """
+    if exact and (how := how_exact(energy)) is not None:
+        return LogZ.exactly(float(exact_log_partition(energy, x)), how)
+    if chains < 2 or temperatures < 2 or steps < 1:
+        raise SettingsError("annealing needs at least two chains, two temperatures and one step at each")
+    path, base, log_z0 = _path(energy, start)
+    kernel = _default_kernel(energy) if kernel is None else kernel
+    kernel.check(Target(energy))
+    betas = jnp.linspace(0.0, 1.0, temperatures + 1)
+    keys = jax.random.split(key, 5)
+    begin = jax.jit(jax.vmap(lambda k: base.sample(key=k)))(jax.random.split(keys[0], chains))
+    tuned = _widened(kernel, temperatures)
+    if kernel.tunable():
+        _, _, tuned = _anneal(path, kernel, tuned, begin, betas, steps, x, True, key=keys[1])
+        begin = jax.jit(jax.vmap(lambda k: base.sample(key=k)))(jax.random.split(keys[2], chains))
+    forwards, ends, _ = _anneal(path, kernel, tuned, begin, betas, steps, x, False, key=keys[3])
+    backwards = _anneal_back(
+        path, kernel, tuned, ends if points is None else points, betas, steps, x, key=keys[4]
+    )
+    return bracket(np.asarray(forwards, np.float64), np.asarray(backwards, np.float64), log_z0, temperatures)
+
+
+def bracket(
+    forwards: Float[np.ndarray, "n"], backwards: Float[np.ndarray, "m"], log_z0: float, temperatures: int
+) -> LogZ:
+    """The estimate of log Z from the log weights of both directions, and its bracket."""
+    low, low_error = mean_weight(forwards)
+    high, high_error = mean_weight(-backwards)
+    value, error = bennett(forwards, backwards)
+    lower, upper = low - DEVIATIONS * low_error, -high + DEVIATIONS * high_error
+    return LogZ(
+        value + log_z0,
+        error,
+        min(lower, upper) + log_z0,
+        max(lower, upper) + log_z0,
+        "bracket",
+        f"annealing, {len(forwards)} chains forwards and {len(backwards)} backwards, {temperatures} temperatures",
+    )
+
+
+def mean_weight(logs: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    r"""\(\log\frac1n\sum e^{\log w_i}\) and its standard error (by the delta method)."""
+    n = len(logs)
+    value = logsumexp(logs) - math.log(n)
+    weights = np.exp(logs - logs.max())
+    return float(value), float(np.std(weights, ddof=1) / (np.mean(weights) * math.sqrt(n)))
+
+
+def bennett(forwards: Float[np.ndarray, "n"], backwards: Float[np.ndarray, "m"]) -> tuple[float, float]:
+    r"""The \(\log Z_T/Z_0\) at which as many chains of either direction are told apart, and its standard error."""
+    shift = math.log(len(forwards) / len(backwards))
+
+    def surplus(value: float) -> float:
+        return float(expit(forwards - value - shift).sum() - expit(value - backwards + shift).sum())
+
+    ends = np.concatenate([forwards, backwards])
+    low, high = ends.min() - 50.0, ends.max() + 50.0
+    value = float(brentq(surplus, low, high, xtol=1e-10))
+    up, down = expit(forwards - value - shift), expit(value - backwards + shift)
+    variance = sum(np.var(part) / max(np.mean(part), 1e-300) ** 2 / len(part) for part in (up, down))
+    return value, float(math.sqrt(variance))
+
+
+Path = Callable[[Scalar], AbstractEnergy]
+
+
+class _Tempered(eqx.Module):
+    energy: AbstractTempered
+
+    def __call__(self, beta):
+        return self.energy.tempered(beta)
+
+
+class _Bridged(eqx.Module):
+    start: AbstractDensity
+    end: AbstractEnergy
+
+    def __call__(self, beta):
+        return Bridge(self.start, self.end, beta)
+
+
+def _path(energy: AbstractEnergy, start: AbstractDensity | None) -> tuple[Path, AbstractDensity, float]:
+    """The path, its start, and the log Z of the path's own member there."""
+    if start is None and isinstance(energy, AbstractTempered):
+        base = energy.start()
+        point = base.sample(key=jax.random.key(0))
+        # Of one function up to a constant: p_0 = e^{-E_0} / Z_0.
+        return _Tempered(energy), base, float(base(point) - energy.tempered(0.0)(point))
+    base = Reference(energy.space) if start is None else start
+    return _Bridged(base, energy), base, 0.0
+
+
+def _of(energy: AbstractEnergy, y: Float[Array, "n ..."], x: PyTree) -> Float[Array, "n"]:
+    return jax.vmap(lambda y: energy(y, x))(y)
+
+
+def _default_kernel(energy: AbstractEnergy) -> AbstractKernel:
+    levels = energy.space.levels()
+    throw = HMC(0.1, 5, mass="unit")
+    if isinstance(energy, AbstractGibbs) or all(level is not None for level in levels):
+        return Gibbs()
+    return throw if all(level is None for level in levels) else Cycle((throw, Gibbs()))
+
+
+def _widened(kernel: AbstractKernel, levels: int) -> Array:
+    """A log step size for each tunable part at each level (levels, parts)."""
+    sizes = [jnp.log(jnp.asarray(part.step_size, jnp.float32)) for part in kernel.tunable()]
+    return jnp.tile(jnp.stack(sizes), (levels, 1)) if sizes else jnp.zeros((levels, 0))
+
+
+def _with_steps(kernel: AbstractKernel, logs: Float[Array, "parts"]) -> AbstractKernel:
+    parts = kernel.tunable()
+    return kernel.tuned(tuple(part.with_step(jnp.exp(logs[i])) for i, part in enumerate(parts)))
+
+
+@eqx.filter_jit
+def _anneal(
+    path: Path,
+    kernel: AbstractKernel,
+    sizes: Float[Array, "t parts"],
+    begin: Float[Array, "n ..."],
+    betas: Float[Array, "t+1"],
+    steps: int,
+    x: PyTree,
+    tune: bool,
+    *,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "n"], Float[Array, "n ..."], Float[Array, "t parts"]]:
+    """The log weights, where the chains end, and the step sizes; with `tune` these follow the acceptance."""
+
+    def level(carry, now):
+        y, logs, following = carry
+        before, beta, own, key = now
+        logs = logs + _of(path(before), y, x) - _of(path(beta), y, x)
+        own = following if tune else own
+        current = _with_steps(kernel, own)
+        target = Target(path(beta), x)
+        states = start_all(target, current, y)
+        for i in range(steps):
+            states, info = step_all(target, current, states, key=jax.random.fold_in(key, i))
+        if tune:
+            seen = jax.vmap(current.watched)(states, info)
+            error = [
+                jnp.mean(acceptance) - (part.optimal or 0.65)
+                for part, (acceptance, _) in zip(current.tunable(), seen, strict=True)
+            ]
+            following = following + FOLLOW * jnp.stack(error)
+        return (points_of(target, states), logs, following), own
+
+    keys = jax.random.split(key, len(betas) - 1)
+    start = begin, jnp.zeros(len(begin)), sizes[0]
+    (ends, logs, _), used = jax.lax.scan(level, start, (betas[:-1], betas[1:], sizes, keys))
+    return logs, ends, used
+
+
+@eqx.filter_jit
+def _anneal_back(
+    path: Path,
+    kernel: AbstractKernel,
+    sizes: Float[Array, "t parts"],
+    begin: Float[Array, "n ..."],
+    betas: Float[Array, "t+1"],
+    steps: int,
+    x: PyTree,
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, "n"]:
+    """The log weights of the way back: the same steps in reverse, each after its kernel and not before."""
+
+    def level(carry, now):
+        y, logs = carry
+        before, beta, own, key = now
+        current, target = _with_steps(kernel, own), Target(path(beta), x)
+        states = start_all(target, current, y)
+        for i in range(steps):
+            states, _ = step_all(target, current, states, key=jax.random.fold_in(key, i))
+        y = points_of(target, states)
+        return (y, logs + _of(path(before), y, x) - _of(path(beta), y, x)), None
+
+    keys = jax.random.split(key, len(betas) - 1)
+    start = jnp.asarray(begin), jnp.zeros(len(begin))
+    (_, logs), _ = jax.lax.scan(level, start, (betas[:-1], betas[1:], sizes, keys), reverse=True)
+    return logs

@@ -1,0 +1,200 @@
+r"""Draws from \(e^{-\beta F(y, x)}\)."""
+
+import time
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.capabilities import AbstractGibbs
+from thalweg.errors import ChainWarning, SettingsError
+from thalweg.sampling.chains import Chains
+from thalweg.sampling.cycle import Cycle
+from thalweg.sampling.gibbs import Gibbs
+from thalweg.sampling.kernel import AbstractKernel, State
+from thalweg.sampling.nuts import NUTS
+from thalweg.sampling.target import Target
+from thalweg.sampling.walk import points_of, start_all, step_all
+from thalweg.sampling.warmup import warm_up
+
+
+def sample(
+    energy: AbstractEnergy,
+    *,
+    key: PRNGKeyArray,
+    kernel: AbstractKernel | None = None,
+    chains: int = 4,
+    steps: int = 1000,
+    warmup: int = 1000,
+    thin: int = 1,
+    start: Float[Array, "..."] | None = None,
+    x: PyTree = None,
+    observed: Bool[Array, "..."] | None = None,
+    beta: float = 1.0,
+    folded: bool = False,
+) -> Chains:
+    r"""Chains whose draws have the density \(\propto e^{-\beta F(y, x)}\).
+
+    `kernel` is by default what suits the space: NUTS for numbers, Gibbs for what is finite, both in turn for a row
+    with both. `warmup` steps tune it and are thrown away; then `steps` are taken and one in `thin` is kept. `start` is
+    a point, or one for each chain (default: reference points of the space); where `observed` (of the shape of a point,
+    or with an axis of chains) it is held, and the draws are those of the conditional. Bounded spaces are transformed,
+    or `folded`: reflected at their faces.
+
+    Raises `SettingsError` for a kernel that does not suit the space and a start that is no point of it, and warns
+    (`ChainWarning`) where the chains are not to be trusted, with the remedy.
+    """
+    target, points = _checked(energy, key, chains, start, x, observed, beta, folded)
+    for name, count, least in (
+        ("steps", steps, 1),
+        ("warmup", warmup, 0),
+        ("thin", thin, 1),
+        ("chains", chains, 1),
+    ):
+        if count < least:
+            raise SettingsError(f"{name} must be at least {least}, not {count}")
+    kernel = default_kernel(energy) if kernel is None else kernel
+    kernel.check(target)
+    tune_key, walk_key = jax.random.split(jax.random.fold_in(key, 1))
+    states = _start(target, kernel, points)
+    _check_start(states)
+    if warmup and kernel.tunable():
+        kernel, states = warm_up(target, kernel, states, warmup, key=tune_key)
+        states = _again(target, kernel, states)
+    elif warmup:
+        states = _pass(target, kernel, states, warmup, tune_key)
+    found = _draws(target, kernel, states, walk_key, max(1, steps // thin), thin)
+    space = energy.space
+    held = np.zeros(space.shape, bool) if target.observed is None else np.asarray(target.observed.all(axis=0))
+    result = Chains(**found, kernel=kernel, space=space, held=held, thin=thin)
+    for line in result.complaints():
+        warnings.warn(line, ChainWarning, stacklevel=2)
+    return result
+
+
+def default_kernel(energy: AbstractEnergy) -> AbstractKernel:
+    """What suits the space: NUTS, Gibbs, or both in turn."""
+    levels = energy.space.levels()
+    if isinstance(energy, AbstractGibbs) or all(level is not None for level in levels):
+        return Gibbs()
+    if all(level is None for level in levels):
+        return NUTS()
+    return Cycle((NUTS(), Gibbs()))
+
+
+@eqx.filter_jit
+def _start(target: Target, kernel: AbstractKernel, points: Array) -> State:
+    return start_all(target, kernel, points)
+
+
+@eqx.filter_jit
+def _again(target: Target, kernel: AbstractKernel, states: State) -> State:
+    """The states as the tuned kernel would begin them: of one structure with what its steps return."""
+    return start_all(target, kernel, points_of(target, states))
+
+
+@eqx.filter_jit
+def _pass(target: Target, kernel: AbstractKernel, states: State, steps: int, key: PRNGKeyArray) -> State:
+    def step(i, states):
+        return step_all(target, kernel, states, key=jax.random.fold_in(key, i))[0]
+
+    return jax.lax.fori_loop(0, steps, step, states)
+
+
+def _draws(
+    target: Target, kernel: AbstractKernel, states: State, key: PRNGKeyArray, draws: int, thin: int
+) -> dict[str, Any]:
+    """The draws and what goes with them, (chains, draws, …)."""
+    run = _run.lower(target, kernel, states, key, draws, thin).compile()  # type: ignore[attr-defined]
+    began = time.perf_counter()
+    kept = jax.block_until_ready(run(target, kernel, states, key, draws, thin))
+    seconds = time.perf_counter() - began
+    names = ("draws", "energies", "acceptance", "divergences", "work")
+    return dict(zip(names, map(np.asarray, kept), strict=True)) | {"seconds": seconds}
+
+
+@eqx.filter_jit
+def _run(
+    target: Target, kernel: AbstractKernel, states: State, key: PRNGKeyArray, draws: int, thin: int
+) -> tuple[Array, ...]:
+    def draw(states, i):
+        def step(j, carry):
+            states, acceptance, divergent, work = carry
+            states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i * thin + j))
+            acceptance = acceptance + info.acceptance.astype(jnp.float32) / thin
+            return states, acceptance, divergent + info.divergent.astype(jnp.int32), work + info.work
+
+        zeros = jnp.zeros(states.potential.shape, jnp.int32)
+        begin = states, zeros.astype(jnp.float32), zeros, zeros
+        states, *how = jax.lax.fori_loop(0, thin, step, begin)
+        return states, (points_of(target, states), states.energy, *how)
+
+    _, kept = jax.lax.scan(draw, states, jnp.arange(draws, dtype=jnp.int32))
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), kept)
+
+
+def _checked(
+    energy: AbstractEnergy,
+    key: PRNGKeyArray,
+    chains: int,
+    start: Array | None,
+    x: PyTree,
+    observed: Array | None,
+    beta: float,
+    folded: bool,
+) -> tuple[Target, Array]:
+    if not isinstance(energy, AbstractEnergy):
+        raise SettingsError(f"not an energy but {type(energy).__name__}: wrap a function with `energy_of`")
+    if isinstance(beta, int | float) and not 0 < beta < float("inf"):
+        raise SettingsError(f"an inverse temperature must be positive and finite, not {beta}")
+    space = energy.space
+    if start is None:
+        if observed is not None:
+            raise SettingsError("observed coordinates are held at their values in `start`: give that too")
+        keys = jax.random.split(jax.random.fold_in(key, 0), chains)
+        points = jax.vmap(lambda k: space.draw(key=k))(keys)
+    else:
+        points = _for_each("start", np.asarray(start, np.float32), space.shape, chains)
+    target = Target(energy, x, beta, folded=folded)
+    mask = np.zeros((chains, *space.shape), bool)
+    if observed is not None:
+        if np.asarray(observed).dtype != bool:
+            raise SettingsError(f"`observed` must be boolean, not {np.asarray(observed).dtype}")
+        mask = np.asarray(_for_each("observed", np.asarray(observed), space.shape, chains))
+        if mask.reshape(chains, -1).all(axis=1).any():
+            raise SettingsError("everything is observed: nothing is left to draw")
+        target = replace(target, held=points, observed=jnp.asarray(mask))
+    strange = ~np.isfinite(np.asarray(points))
+    if strange.any():
+        raise SettingsError("the start has cells that are infinite or not a number: give a finite start")
+    if start is not None:
+        inside = np.asarray(jax.vmap(space.project)(points))
+        apart = np.abs(inside - np.asarray(points)) > 1e-5 * (1 + np.abs(inside))
+        if (apart & ~mask).any():
+            raise SettingsError(f"the start lies outside {space}: project it first")
+    return target, points
+
+
+def _for_each(name: str, array: np.ndarray, shape: tuple[int, ...], chains: int) -> Array:
+    """One of these for each chain."""
+    if array.shape == shape:
+        array = np.broadcast_to(array, (chains, *shape))
+    if array.shape != (chains, *shape):
+        raise SettingsError(
+            f"`{name}` has shape {array.shape}; a point has {shape}, and one for each chain {(chains, *shape)}"
+        )
+    return jnp.asarray(array)
+
+
+def _check_start(states: State) -> None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(states.potential)))
+    if len(bad) == len(states.potential):
+        raise SettingsError(
+            "the energy of every start is infinite or not a number: give a start where the energy is finite"
+        )

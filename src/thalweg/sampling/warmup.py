@@ -1,0 +1,189 @@
+"""Warm-up: step sizes to the best acceptance, the metric to the target's own scales; then both are frozen.
+
+All chains share what they learn. Dual averaging: Hoffman & Gelman (2014), *The no-U-turn sampler*; windows that
+double: the Stan development team's reference manual, *HMC algorithm parameters*.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thalweg.sampling.kernel import AbstractKernel, AbstractTunable, Metric, State
+from thalweg.sampling.target import Target
+from thalweg.sampling.walk import step_all
+
+# Of the dual averaging: how fast it shrinks towards its centre, early steps' weight, forgetting.
+GAMMA, EARLY, POWER = 0.05, 10.0, 0.75
+
+
+class Pace(eqx.Module):
+    """The dual averaging of one step size, or of an array of them."""
+
+    log_step: Array
+    average: Array
+    centre: Array
+    error: Array
+    count: Array
+
+    @classmethod
+    def at(cls, step_size: Array) -> "Pace":
+        log = jnp.log(jnp.asarray(step_size, jnp.float32))
+        return cls(log, log, log + math.log(10.0), jnp.zeros_like(log), jnp.zeros(()))
+
+    def after(self, acceptance: Array, optimal: float) -> "Pace":
+        count = self.count + 1
+        share = 1 / (count + EARLY)
+        error = (1 - share) * self.error + share * (optimal - acceptance)
+        log = self.centre - jnp.sqrt(count) / GAMMA * error
+        weight = count**-POWER
+        return Pace(log, weight * log + (1 - weight) * self.average, self.centre, error, count)
+
+
+class Moments(eqx.Module):
+    """Count, mean and summed products of positions (*s, d): diagonal or whole."""
+
+    count: Array
+    mean: Array
+    products: Array
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...], *, dense: bool) -> "Moments":
+        width = (*shape, shape[-1]) if dense else shape
+        return cls(jnp.zeros(()), jnp.zeros(shape), jnp.zeros(width))
+
+    def with_rows(self, rows: Float[Array, "c *s d"], *, dense: bool) -> "Moments":
+        n = rows.shape[0]
+        total = self.count + n
+        mean = jnp.mean(rows, axis=0)
+        apart, shift = rows - mean[None], mean - self.mean
+        if dense:
+            own = jnp.einsum("c...i,c...j->...ij", apart, apart)
+            between = shift[..., :, None] * shift[..., None, :]
+        else:
+            own, between = jnp.sum(apart**2, axis=0), shift**2
+        weight = self.count * n / total
+        return Moments(total, self.mean + shift * (n / total), self.products + own + between * weight)
+
+    def metric(self, *, dense: bool) -> Metric:
+        """Deviations or a factor, drawn towards 1 as if five rows of variance .001 had been seen (as Stan does)."""
+        share = self.count / (self.count + 5.0)
+        small = 1e-3 * 5.0 / (self.count + 5.0)
+        covariance = self.products / jnp.maximum(self.count - 1, 1.0)
+        if dense:
+            return Metric(jnp.linalg.cholesky(share * covariance + small * jnp.eye(covariance.shape[-1])))
+        return Metric(jnp.sqrt(share * covariance + small))
+
+
+class Windows(eqx.Module):
+    """By step of the warm-up: whether positions are gathered, and whether the metric is renewed after it."""
+
+    gather: Array
+    renew: Array
+
+
+def windows(steps: int) -> Windows:
+    """A first stretch to find the target, windows that double from 25 steps, a last stretch for the step size."""
+    gather, renew = np.zeros(steps, bool), np.zeros(steps, bool)
+    first, last, size = 75, 50, 25
+    if steps < first + last + size:
+        first, last = int(0.15 * steps), int(0.1 * steps)
+        size = steps - first - last
+    if steps >= 20:
+        start, end = first, steps - last
+        while start < end:
+            stop = start + size if start + 3 * size <= end else end
+            gather[start:stop], renew[stop - 1] = True, True
+            start, size = stop, 2 * size
+    return Windows(jnp.asarray(gather), jnp.asarray(renew))
+
+
+@eqx.filter_jit
+def warm_up(
+    target: Target, kernel: AbstractKernel, states: State, steps: int, *, key: PRNGKeyArray
+) -> tuple[AbstractKernel, State]:
+    """The tuned kernel, and the states of the chains after `steps` (at least one)."""
+    parts = kernel.tunable()
+    plan = windows(steps)
+
+    def step(carry, now):
+        states, parts, learners = carry
+        index, gather, renew = now
+        current = kernel.tuned(parts)
+        states, info = step_all(target, current, states, key=jax.random.fold_in(key, index))
+        seen = jax.vmap(current.watched)(states, info)
+        after = [
+            learner.after(part, *pair, gather, renew)
+            for part, learner, pair in zip(parts, learners, seen, strict=True)
+        ]
+        return (states, tuple(part for part, _ in after), tuple(learner for _, learner in after)), None
+
+    watched = jax.eval_shape(lambda: jax.vmap(kernel.watched)(*step_all(target, kernel, states, key=key)))
+    parts = tuple(_widened(part, shape.shape[1:]) for part, (_, shape) in zip(parts, watched, strict=True))
+    learners = tuple(
+        Learner(
+            Pace.at(jnp.asarray(part.step_size)), Moments.none(shape.shape[1:], dense=part.mass == "dense")
+        )
+        for part, (_, shape) in zip(parts, watched, strict=True)
+    )
+    index = jnp.arange(steps, dtype=jnp.int32)
+    (states, parts, learners), _ = jax.lax.scan(
+        step, (states, parts, learners), (index, plan.gather, plan.renew)
+    )
+    final = tuple(learner.settled(part) for part, learner in zip(parts, learners, strict=True))
+    return kernel.tuned(final), states
+
+
+class Learner(eqx.Module):
+    """What warm-up knows about one kernel."""
+
+    pace: Pace
+    moments: Moments
+
+    def after(
+        self,
+        part: AbstractTunable,
+        acceptance: Float[Array, "c *s"],
+        positions: Float[Array, "c *s d"],
+        gather: Array,
+        renew: Array,
+    ) -> tuple[AbstractTunable, "Learner"]:
+        """The kernel and what is known after a step of all chains."""
+        pace, moments, dense = self.pace, self.moments, part.mass == "dense"
+        if part.mass != "unit":
+            moments = _either(gather, moments.with_rows(positions, dense=dense), moments)
+            metric = _either(renew, moments.metric(dense=dense), part.metric)
+            part, moments = (
+                part.with_metric(metric),
+                _either(renew, jax.tree.map(jnp.zeros_like, moments), moments),
+            )
+        if part.optimal is not None:
+            pace = pace.after(jnp.nan_to_num(jnp.mean(acceptance, axis=0)), part.optimal)
+            # A new metric is a new landscape: the search for a step size begins again from the best one so far.
+            pace = _either(renew, Pace.at(jnp.exp(pace.average)), pace) if part.mass != "unit" else pace
+            part = part.with_step(jnp.exp(pace.log_step))
+        return part, Learner(pace, moments)
+
+    def settled(self, part: AbstractTunable) -> AbstractTunable:
+        return part if part.optimal is None else part.with_step(jnp.exp(self.pace.average))
+
+
+def _widened(part: AbstractTunable, shape: tuple[int, ...]) -> AbstractTunable:
+    """The kernel with its step size and metric as arrays of the shapes that they will have."""
+    part = part.with_step(jnp.broadcast_to(jnp.asarray(part.step_size, jnp.float32), shape[:-1]))
+    if part.mass == "unit":
+        return part
+    scale = jnp.asarray(part.metric.scale, jnp.float32)
+    if part.mass == "dense":
+        if scale.ndim < len(shape) + 1:
+            scale = jnp.broadcast_to(scale, shape)[..., None] * jnp.eye(shape[-1])
+    else:
+        scale = jnp.broadcast_to(scale[..., None] if 0 < scale.ndim < len(shape) else scale, shape)
+    return part.with_metric(Metric(scale))
+
+
+def _either(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
