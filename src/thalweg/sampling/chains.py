@@ -1,6 +1,7 @@
 """What `sample` returns: the draws, and what there is to know about how far to trust them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,8 @@ class Chains:
 
     `draws` (chains, draws, *shape); by chain and draw the `energies` \\(F\\), the mean `acceptance` of the steps
     since the last draw, how many of them were `divergences`, and their `work` in evaluations of the energy.
-    `kernel` is tuned and can be handed to another `sample` with `warmup=0`; `seconds` are those of the draws,
+    Chains that hold different values (`alike` False) have different targets: each is then diagnosed alone, and
+    what is reported is the worst. `kernel` is tuned and can be handed to another `sample` with `warmup=0`; `seconds` are those of the draws,
     without warm-up and compilation.
     """
 
@@ -36,7 +38,8 @@ class Chains:
     work: Int[np.ndarray, "chains draws"]
     kernel: AbstractKernel
     space: AbstractSpace
-    held: Bool[np.ndarray, "..."]
+    held: Bool[np.ndarray, "chains ..."]
+    alike: bool
     seconds: float
     thin: int
 
@@ -48,17 +51,17 @@ class Chains:
     @cached_property
     def r_hat(self) -> Float[np.ndarray, "..."]:
         r"""\\(\\hat R\\) of each coordinate (rank-normalised, split): below 1.01 the chains agree. NaN where held."""
-        return self._of(diagnostics.split_r_hat)
+        return self._of(diagnostics.split_r_hat, np.fmax)
 
     @cached_property
     def bulk_ess(self) -> Float[np.ndarray, "..."]:
         """Effective sample size of the centre of each coordinate; NaN where held."""
-        return self._of(diagnostics.bulk_ess)
+        return self._of(diagnostics.bulk_ess, np.fmin)
 
     @cached_property
     def tail_ess(self) -> Float[np.ndarray, "..."]:
         """Effective sample size of the 5 % and 95 % quantiles of each coordinate; NaN where held."""
-        return self._of(diagnostics.tail_ess)
+        return self._of(diagnostics.tail_ess, np.fmin)
 
     @cached_property
     def standard_error(self) -> Float[np.ndarray, "..."]:
@@ -87,13 +90,13 @@ class Chains:
                 f"only {accepted:.1%} of the steps were accepted: take a smaller step, or more warm-up"
             )
         worst = _worst(self.r_hat)
-        if chains > 1 and worst > GOOD_R_HAT:
+        if worst > GOOD_R_HAT:
             found.append(
                 f"R-hat is {worst:.3f} for {self._name(np.nanargmax(self.r_hat))}, above {GOOD_R_HAT}: the chains do "
                 "not agree yet; take more steps, or where there are several modes ParallelTempering"
             )
         least = min(_least(self.bulk_ess), _least(self.tail_ess))
-        if least < GOOD_ESS * chains:
+        if least < GOOD_ESS * (chains if self.alike else 1):
             found.append(
                 f"the draws of {self._name(np.nanargmin(np.fmin(self.bulk_ess, self.tail_ess)))} are worth {least:.0f} "
                 f"independent ones, fewer than {GOOD_ESS} a chain: take more steps"
@@ -171,9 +174,12 @@ class Chains:
     def _columns(self) -> Float[np.ndarray, "chains draws d"]:
         return self.draws.reshape(*self.draws.shape[:2], -1)
 
-    def _of(self, measure: Any) -> Float[np.ndarray, "..."]:
-        found = np.asarray(measure(self._columns))
-        return np.where(self.held, np.nan, found.reshape(self.draws.shape[2:]))
+    def _of(self, measure: Callable[[np.ndarray], np.ndarray], worse: np.ufunc) -> Float[np.ndarray, "..."]:
+        """A diagnosis of each coordinate: of all chains together, or the worst of them alone."""
+        columns, held = self._columns, self.held.reshape(len(self.held), -1)
+        groups = [slice(None)] if self.alike else [slice(i, i + 1) for i in range(len(columns))]
+        found = [np.where(held[group].all(axis=0), np.nan, measure(columns[group])) for group in groups]
+        return worse.reduce(found, axis=0).reshape(self.draws.shape[2:])
 
     def _name(self, i: Any) -> str:
         if isinstance(self.space, Record):

@@ -71,10 +71,12 @@ def sample(
         states = _pass(target, kernel, states, warmup, tune_key)
     found = _draws(target, kernel, states, walk_key, max(1, steps // thin), thin)
     space = energy.space
-    held = np.zeros(space.shape, bool) if target.observed is None else np.asarray(target.observed.all(axis=0))
-    result = Chains(**found, kernel=kernel, space=space, held=held, thin=thin)
-    for line in result.complaints():
-        warnings.warn(line, ChainWarning, stacklevel=2)
+    held = np.zeros((chains, *space.shape), bool) if target.observed is None else np.asarray(target.observed)
+    fixed = np.where(held, np.asarray(points), 0.0)
+    alike = bool((held == held[:1]).all() and (fixed == fixed[:1]).all())
+    result = Chains(**found, kernel=kernel, space=space, held=held, alike=alike, thin=thin)
+    if complaints := result.complaints():
+        warnings.warn("\n".join(complaints), ChainWarning, stacklevel=2)
     return result
 
 
