@@ -26,9 +26,9 @@ class Chains:
 
     `draws` (chains, draws, *shape); by chain and draw the `energies` \\(F\\), the mean `acceptance` of the steps
     since the last draw, how many of them were `divergences`, and their `work` in evaluations of the energy.
-    Chains that hold different values (`alike` False) have different targets: each is then diagnosed alone, and
-    what is reported is the worst. `kernel` is tuned and can be handed to another `sample` with `warmup=0`; `seconds` are those of the draws,
-    without warm-up and compilation.
+    Chains that hold different values (`alike` False) have different targets: each is then diagnosed alone, and what
+    is reported is the worst. `kernel` is tuned and can be handed to another `sample` with `warmup=0`; `seconds` are
+    those of the draws, without warm-up and compilation.
     """
 
     draws: Float[np.ndarray, "chains draws ..."]
