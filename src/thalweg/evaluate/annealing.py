@@ -69,11 +69,11 @@ def log_partition(
     kernel.check(Target(energy))
     betas = jnp.linspace(0.0, 1.0, temperatures + 1)
     keys = jax.random.split(key, 5)
-    begin = jax.jit(jax.vmap(lambda k: base.sample(key=k)))(jax.random.split(keys[0], chains))
+    begin = _starts(base, chains, key=keys[0])
     tuned = _widened(kernel, temperatures)
     if kernel.tunable():
         _, _, tuned = _anneal(path, kernel, tuned, begin, betas, steps, x, True, key=keys[1])
-        begin = jax.jit(jax.vmap(lambda k: base.sample(key=k)))(jax.random.split(keys[2], chains))
+        begin = _starts(base, chains, key=keys[2])
     forwards, ends, _ = _anneal(path, kernel, tuned, begin, betas, steps, x, False, key=keys[3])
     backwards = _anneal_back(
         path, kernel, tuned, ends if points is None else points, betas, steps, x, key=keys[4]
@@ -149,6 +149,11 @@ def _path(energy: AbstractEnergy, start: AbstractDensity | None) -> tuple[Path, 
         return _Tempered(energy), base, float(base(point) - energy.tempered(0.0)(point))
     base = Reference(energy.space) if start is None else start
     return _Bridged(base, energy), base, 0.0
+
+
+@eqx.filter_jit
+def _starts(base: AbstractDensity, chains: int, *, key: PRNGKeyArray) -> Float[Array, "n ..."]:
+    return jax.vmap(lambda k: base.sample(key=k))(jax.random.split(key, chains))
 
 
 def _of(energy: AbstractEnergy, y: Float[Array, "n ..."], x: PyTree) -> Float[Array, "n"]:
