@@ -1,0 +1,170 @@
+"""Restricted Boltzmann machines: 16 hidden units on binarised digits with the exact log Z, 500 on binarised MNIST.
+
+Digits: pixels above 8 are 1; the first 1,347 rows train, the rest test. Every objective trains the same machine from
+the same start; scikit-learn's BernoulliRBM (stochastic maximum likelihood) beside them. MNIST: pixels above 127 are 1
+(one fixed binarisation by a threshold), 60,000 rows train; log Z is bracketed by annealing from both sides.
+
+    THALWEG_DATA=… python benchmarks/rbm.py [--write] [--part digits|mnist] [--minutes 10]
+"""
+
+import argparse
+import os
+import time
+import warnings
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+from sklearn.neural_network import BernoulliRBM
+
+from machine import report, table
+from thalweg.energy import Binary
+from thalweg.evaluate.annealing import log_partition
+from thalweg.learning.exact import ExactLikelihood
+from thalweg.learning.fit import fit
+from thalweg.learning.neighbours import MinimumProbabilityFlow, PseudoLikelihood, RatioMatching
+from thalweg.learning.noise import NoiseContrastive
+from thalweg.learning.run import Run
+from thalweg.learning.samples import ContrastiveDivergence
+from thalweg.models.rbm import RBM, rbm
+from thalweg.models.visible import Independent
+from thalweg.sampling import Gibbs
+
+QUIET = Run(progress=False)
+STEPS = (3_000, 15_000)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    bits = (load_digits().data > 8).astype(np.float32)
+    return bits[:1347], bits[1347:]
+
+
+@eqx.filter_jit
+def nats(machine: RBM, rows: jax.Array) -> jax.Array:
+    """The exact negative log likelihood of a row on average."""
+    return jnp.mean(jax.vmap(machine)(rows)) + machine.log_partition()
+
+
+def objectives(space: Binary, base: jax.Array) -> dict[str, object]:
+    noise = Independent(space, base, jnp.zeros_like(base))
+    return {
+        "maximum likelihood, exact": ExactLikelihood(),
+        "PCD-1": ContrastiveDivergence(Gibbs(), 1, "persistent", chains=128),
+        "PCD-5": ContrastiveDivergence(Gibbs(), 5, "persistent", chains=128),
+        "CD-1": ContrastiveDivergence(Gibbs(), 1),
+        "CD-10": ContrastiveDivergence(Gibbs(), 10),
+        "pseudo-likelihood": PseudoLikelihood(),
+        "ratio matching": RatioMatching(),
+        "minimum probability flow": MinimumProbabilityFlow(),
+        "NCE, independent noise": NoiseContrastive(noise, 10),
+    }
+
+
+def trained(machine: RBM, objective: object, rows: np.ndarray, steps: int, rate: float, seed: int) -> RBM:
+    schedule = optax.cosine_decay_schedule(rate, steps)
+    return fit(
+        machine,
+        rows,
+        objective,
+        optimiser=optax.adam(schedule),
+        steps=steps,
+        batch=128,
+        averaging=0.99,
+        key=jax.random.key(seed),
+        run=QUIET,
+    ).energy
+
+
+def on_digits(seeds: int) -> str:
+    train, test = digits()
+    space = Binary((64,))
+    lines: list[list[object]] = []
+    for name, objective in objectives(space, rbm(space, 16, key=jax.random.key(0), rows=train).base).items():
+        line: list[object] = [name]
+        for steps in STEPS:
+            found, began = [], time.perf_counter()
+            for seed in range(seeds):
+                start = rbm(space, 16, key=jax.random.key(seed), rows=train, scale=0.05)
+                machine = trained(start, objective, train, steps, 0.02, seed)
+                found.append([float(nats(machine, jnp.asarray(part))) for part in (train, test)])
+            mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
+            line += [mean[0], f"{mean[1]:.2f} ± {spread[1]:.2f}", (time.perf_counter() - began) / seeds]
+            print(name, steps, mean, flush=True)
+        lines.append(line)
+    for iterations in (50, 300):
+        found, began = [], time.perf_counter()
+        for seed in range(seeds):
+            peer = BernoulliRBM(16, learning_rate=0.05, n_iter=iterations, random_state=seed).fit(train)
+            parts = (peer.components_, peer.intercept_hidden_, peer.intercept_visible_)
+            weights, hidden, visible = (jnp.asarray(a, jnp.float32) for a in parts)
+            machine = RBM(space, weights, hidden, visible, jnp.zeros(64), jnp.zeros(64))
+            found.append([float(nats(machine, jnp.asarray(part))) for part in (train, test)])
+        mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
+        seconds = (time.perf_counter() - began) / seeds
+        cells: list[object] = [mean[0], f"{mean[1]:.2f} ± {spread[1]:.2f}", seconds]
+        if iterations == 50:
+            lines.append(["scikit-learn BernoulliRBM, 50 and 300 passes", *cells])
+        else:
+            lines[-1] += cells
+    head = ["objective"]
+    for steps in STEPS:
+        head += [f"{steps:,} steps: train", "test", "s"]
+    return table(f"Digits, 16 hidden units: exact nats a row, mean of {seeds} seeds", head, lines)
+
+
+def on_mnist(minutes: float) -> str:
+    arrays = np.load(Path(os.environ["THALWEG_DATA"]) / "mnist.npz", allow_pickle=False)
+    train = (arrays["x_train"].reshape(60_000, 784) > 127).astype(np.float32)
+    test = (arrays["x_test"].reshape(10_000, 784) > 127).astype(np.float32)
+    space = Binary((784,))
+    start = rbm(space, 500, key=jax.random.key(0), rows=train)
+    objective = ContrastiveDivergence(Gibbs(), 1, "persistent", chains=128)
+    began = time.perf_counter()
+    trained(start, objective, train, 200, 0.003, 0)
+    pace = (time.perf_counter() - began) / 200
+    steps = int(minutes * 60 / pace)
+    began = time.perf_counter()
+    machine = trained(start, objective, train, steps, 0.003, 0)
+    seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    found = log_partition(machine, key=jax.random.key(1), chains=100, temperatures=10_000)
+    free = float(np.mean(jax.jit(jax.vmap(machine))(jnp.asarray(test)), dtype=np.float64))
+    of_train = float(np.mean(jax.jit(jax.vmap(machine))(jnp.asarray(train[:10_000])), dtype=np.float64))
+    line = [
+        steps,
+        seconds,
+        of_train + found.value,
+        free + found.value,
+        free + found.lower,
+        free + found.upper,
+    ]
+    line += [found.upper - found.lower, time.perf_counter() - began]
+    print(found, line, flush=True)
+    head = ["steps", "s", "train", "test nats", "at least", "at most", "width", "s of log Z"]
+    return table("MNIST above 127, 500 hidden units, PCD-1: nats a row, bracketed", head, [line])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--part", choices=("digits", "mnist"))
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    parts = []
+    if given.part != "mnist":
+        parts.append(on_digits(given.seeds))
+    if given.part != "digits":
+        parts.append(on_mnist(given.minutes))
+    report("rbm", "python benchmarks/rbm.py", parts, write=given.write)
+
+
+if __name__ == "__main__":
+    main()
