@@ -172,7 +172,7 @@ class _Training:
     def _record(self, state: State) -> dict[str, Any]:
         step = int(state.step)
         since = step - (self.at.history[-1]["step"] if self.at.history else 0)
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "epoch": round(step / self.trainer.epoch, 3),
             "loss": float(state.loss) / since,

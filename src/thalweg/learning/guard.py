@@ -60,20 +60,27 @@ class Guard:
         newest = history[-1]
         step = newest["step"]
         if not sound:
-            return Complaint(
-                f"the loss, its gradient or a parameter is not finite at step {step}", "not finite"
+            words = f"the loss, its gradient or a parameter is not finite at step {step}"
+            return self._of_metrics(history, last=True, least=1, after=f"{words}: ") or Complaint(
+                words, "not finite"
             )
         if not all(math.isfinite(newest.get(name, 0.0)) for name in ("probe", "held_out")):
             return Complaint(f"the measured loss is not finite at step {step}", "not finite")
-        if self.baseline is not None:
-            words = self._of_loss(history, last=last)
-            return Complaint(words, "worse") if words else None
-        seen = symptoms.found(history, self.unit, last=last)
+        if self.baseline is None:
+            return self._of_metrics(history, last=last)
+        words = self._of_loss(history, last=last)
+        return Complaint(words, "worse") if words else None
+
+    def _of_metrics(
+        self, history: History, *, last: bool, least: int = symptoms.STEPS, after: str = ""
+    ) -> Complaint | None:
+        seen = symptoms.found(history, self.unit, last=last, least=least) if self.baseline is None else None
         if seen is None:
             return None
         symptom, words = seen
         factor = symptoms.stride(history, self.unit) if symptom.cause == "leaping" else math.inf
-        return Complaint(f"{words} at step {step}", symptom.cause, symptom.advice, symptom.slower, factor)
+        words = f"{after}{words}" if after else f"{words} at step {history[-1]['step']}"
+        return Complaint(words, symptom.cause, symptom.advice, symptom.slower, factor)
 
     def _of_loss(self, history: History, *, last: bool) -> str | None:
         step = history[-1]["step"]

@@ -17,7 +17,6 @@ from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import AbstractMarginal, AbstractMasked
 from thalweg.errors import SettingsError
 
-
 #: What a run may suffer from (`thalweg.learning.guard`).
 Cause = Literal[
     "not finite", "worse", "leaping", "flown", "frozen", "runaway", "exploding", "flat", "told apart"

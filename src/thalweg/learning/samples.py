@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from thalweg.energy.base import AbstractEnergy, Scalar
 from thalweg.energy.spaces import Simplex
 from thalweg.errors import SettingsError
-from thalweg.learning.objective import AbstractObjective, Cause
+from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.sampling import charts
 from thalweg.sampling.kernel import AbstractKernel
@@ -160,7 +160,7 @@ class ContrastiveDivergence(AbstractObjective):
         if not free.any():
             return jnp.zeros(())
         middle = jnp.mean(values, axis=0)
-        here, start, end = (_flat(points - middle)[:, free] for points in (values, begin, negatives))
+        here, start, end = (_flat(points - middle[None])[:, free] for points in (values, begin, negatives))
         wide = jnp.maximum(_size(here), _size(start)) if self.start == "noise" else _size(here)
         return _size(end) / jnp.maximum(wide, 1e-6)
 
@@ -175,7 +175,8 @@ class ContrastiveDivergence(AbstractObjective):
         fresh = jax.vmap(lambda k: energy.space.draw(key=k))(jax.random.split(fresh_key, n))
         if self.start == "noise":
             return jnp.zeros(n, jnp.int32), fresh
-        assert memory.buffer is not None and memory.anew is not None
+        assert memory.buffer is not None
+        assert memory.anew is not None
         size = len(memory.buffer)
         places = jnp.arange(size, dtype=jnp.int32)
         if size > n:

@@ -41,22 +41,22 @@ PENALTY = "a penalty on the energies (penalty=…) or weight decay"
 
 @dataclass(frozen=True)
 class Reading:
-    """The metrics `now`, of at least `STEPS` steps, the measurements before, and the `unit` of energies."""
+    """The metrics `now`, of at least `STEPS` steps, the measurements before, and the `unit` of energies; `last`: where
+    training would end."""
 
     now: Record
     past: History
     unit: float
+    last: bool
 
-    def __getitem__(self, name: str) -> float:
-        return self.now[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.now
+    def get(self, name: str, default: float = 0.0) -> float:
+        """A metric; the default where the objective has none of that name."""
+        return float(self.now.get(name, default))
 
     @property
     def size(self) -> float:
         """The gap and the spread of energies, whichever is more, in units."""
-        return max(abs(self.now.get(name, 0.0)) for name in ("gap", "spread")) / self.unit
+        return max(abs(self.get("gap")), self.get("spread")) / self.unit
 
 
 @dataclass(frozen=True)
@@ -76,35 +76,37 @@ class Symptom:
 
 def leaping(at: Reading) -> str | None:
     """Weights that change so fast that the gradient of one step says nothing about the next."""
-    if at.now.get("leap", 0.0) <= LEAP * at.unit:
+    if at.get("leap") <= LEAP * at.unit:
         return None
-    return f"one step has changed energies by {at['leap']:.3g} nats"
+    return f"one step has changed energies by {at.get('leap'):.3g} nats"
 
 
 def flown(at: Reading) -> str | None:
     """Steps of the chain that overshoot, or chains that drift away where nothing is bounded."""
-    if at.now.get("flown", 0.0) > FLOWN:
-        return f"{at['flown']:.0%} of the chain's steps fly apart"
-    if at.now.get("reach", 0.0) > REACH:
-        return f"the chains have left the data: they lie {at['reach']:.3g} times as wide"
+    if at.get("flown") > FLOWN:
+        return f"{at.get('flown'):.0%} of the chain's steps fly apart"
+    if at.get("reach") > REACH:
+        return f"the chains have left the data: they lie {at.get('reach'):.3g} times as wide"
     return None
 
 
 def frozen(at: Reading) -> str | None:
     """Chains that hardly move: negatives that stay what they were."""
-    if at.now.get("moved", 1.0) < MOVED * at.now.get("varied", 1.0):
-        return f"the chains are frozen: {at['moved']:.1%} of them moved"
-    if at.now.get("acceptance", 1.0) < ACCEPTED:
-        return f"the chains are frozen: {at['acceptance']:.2%} of their moves are accepted"
+    if at.get("moved", 1.0) < MOVED * at.get("varied", 1.0):
+        return f"the chains are frozen: {at.get('moved'):.1%} of them moved"
+    if at.get("acceptance", 1.0) < ACCEPTED:
+        return f"the chains are frozen: {at.get('acceptance'):.2%} of their moves are accepted"
     return None
 
 
 def runaway(at: Reading) -> str | None:
     """Energies that grow without end, up on the negatives or down on the data."""
     if at.size > RUNAWAY:
-        return f"the energies run away: a gap of {at['gap']:.3g} and a spread of {at['spread']:.3g} nats"
-    if abs(at.now.get("data_energy", 0.0)) > BLIND:
-        return f"the energies run away: {at['data_energy']:.3g} nats on the data"
+        return (
+            f"the energies run away: a gap of {at.get('gap'):.3g} and a spread of {at.get('spread'):.3g} nats"
+        )
+    if abs(at.get("data_energy")) > BLIND:
+        return f"the energies run away: {at.get('data_energy'):.3g} nats on the data"
     return None
 
 
@@ -112,23 +114,26 @@ def exploding(at: Reading) -> str | None:
     """A gradient far above what it has been."""
     before = [record["gradient_norm"] for record in at.past[-MEDIAN:]]
     usual = statistics.median(before) if len(before) == MEDIAN else math.inf
-    if at["gradient_norm"] <= EXPLODING * usual or "gap" not in at:
-        return None
-    return f"the gradient explodes: a norm of {at['gradient_norm']:.3g} after {usual:.3g}"
+    now = at.get("gradient_norm")
+    return (
+        f"the gradient explodes: a norm of {now:.3g} after {usual:.3g}" if now > EXPLODING * usual else None
+    )
 
 
 def flat(at: Reading) -> str | None:
     """An energy that says the same of everything, though it once knew better or training is over."""
-    if at.now.get("spread", math.inf) > FLAT * at.unit:
+    flattest = FLAT * at.unit
+    known = max((record.get("spread") or 0.0 for record in at.past), default=0.0) > 10 * flattest
+    if at.get("spread", math.inf) > flattest or not (known or at.last):
         return None
-    return f"the energy is flat: data and negatives differ by {at['spread']:.2g} nats"
+    return f"the energy is flat: data and negatives differ by {at.get('spread'):.2g} nats"
 
 
 def told_apart(at: Reading) -> str | None:
     """Negatives that are no longer like the data: the energy is a classifier, and learns nothing from them."""
-    if at.now.get("told_apart", 0.0) <= APART or "gap" not in at:
+    share, gap = at.get("told_apart"), at.get("gap")
+    if share <= APART:
         return None
-    share, gap = at["told_apart"], at["gap"]
     return f"the negatives are told apart from the data {share:.1%} of the time, by a gap of {gap:.3g} nats"
 
 
@@ -165,7 +170,8 @@ SYMPTOMS = (
         told_apart,
         300,
         True,
-        f"Take more steps of the chain, start it at the data, blur the data (jitter=…), or hold the energy by {PENALTY}",
+        "Take more steps of the chain, start it at the data, blur the data (jitter=…), "
+        f"or hold the energy by {PENALTY}",
     ),
 )
 
@@ -173,13 +179,14 @@ SYMPTOMS = (
 def stride(history: History, unit: float) -> float:
     """The factor of the step size with which the largest leap would be no more than a good step."""
     at = reading(history, unit)
-    return STRIDE * at.unit / max(at.now.get("leap", 0.0), 1e-30) if at else math.inf
+    return STRIDE * at.unit / max(at.get("leap"), 1e-30) if at else math.inf
 
 
-def found(history: History, unit: float, *, last: bool) -> tuple[Symptom, str] | None:
-    """The first symptom that has lasted, and what it says; `last`: training would end here."""
+def found(history: History, unit: float, *, last: bool, least: int = STEPS) -> tuple[Symptom, str] | None:
+    """The first symptom that has lasted, and what it says; `last`: training would end here; `least`: how many steps
+    are enough to judge by."""
     for symptom in SYMPTOMS:
-        words = _lasts(symptom, history, unit, 0 if last else symptom.lasting)
+        words = _lasts(symptom, history, unit, last, least)
         if words:
             return symptom, words
     return None
@@ -191,27 +198,27 @@ def calm(history: History, unit: float) -> bool:
     return at is not None and at.size < CALM and not any(symptom.shows(at) for symptom in SYMPTOMS)
 
 
-def _lasts(symptom: Symptom, history: History, unit: float, lasting: int) -> str | None:
-    """What the symptom says now, if it has shown at every measurement of the last `lasting` steps."""
+def _lasts(symptom: Symptom, history: History, unit: float, last: bool, least: int) -> str | None:
+    """What the symptom says now, if it has shown at every measurement of its `lasting` steps."""
     words = None
     for end in range(len(history), 0, -1):
-        at = reading(history[:end], unit)
-        shown = at and symptom.shows(at)
+        at = reading(history[:end], unit, last=last, least=least)
+        shown = symptom.shows(at) if at else None
         if not shown:
             return None
         words = words or shown
-        if history[-1]["step"] - history[end - 1]["step"] >= lasting:
+        if last or history[-1]["step"] - history[end - 1]["step"] >= symptom.lasting:
             return words
     return None
 
 
-def reading(history: History, unit: float) -> Reading | None:
+def reading(history: History, unit: float, *, last: bool = False, least: int = STEPS) -> Reading | None:
     """The newest measurements that cover enough steps, as one; None before there are so many."""
     steps = [b - a for a, b in pairwise([0, *(record["step"] for record in history)])]
     for first in range(len(history) - 1, -1, -1):
-        if sum(steps[first:]) >= STEPS:
+        if sum(steps[first:]) >= least:
             now = _mean(history[first:], steps[first:])
-            return Reading(now, history[:first], max(unit, history[0].get("spread") or 0.0))
+            return Reading(now, history[:first], max(unit, history[0].get("spread") or 0.0), last)
     return None
 
 

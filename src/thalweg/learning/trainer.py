@@ -168,7 +168,9 @@ class Trainer:
             metrics={name: state.metrics[name] + _mean(value) for name, value in metrics.items()},
         )
 
-    def _loss_of(self, parameters: PyTree, rows: PyTree, memory: PyTree, key: PRNGKeyArray, step: Array):
+    def _loss_of(
+        self, parameters: PyTree, rows: PyTree, memory: PyTree, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Any]]]:
         energy = self.energy(parameters, training=True)
         return self.objective(energy, rows, memory, key=jax.random.fold_in(key, step))
 
