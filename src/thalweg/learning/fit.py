@@ -56,6 +56,11 @@ def fit(
         raise SettingsError(f"averaging is the decay of a mean, from 0 up to below 1, not {averaging}")
     if patience is not None and held_out is None:
         raise SettingsError("patience waits for a lower held-out loss: give held-out rows, or no patience")
+    if held_out is not None and not objective.measures_progress:
+        raise SettingsError(
+            f"the loss of {type(objective).__name__} does not say which energy is best: give no held-out rows, and "
+            "judge what was learnt by its likelihood (thalweg.evaluate)"
+        )
     with together():
         trainer = Trainer(
             energy,

@@ -68,8 +68,8 @@ class Guard:
             return Complaint(f"the measured loss is not finite at step {step}", "not finite")
         if self.baseline is None:
             return self._of_metrics(history, last=last)
-        words = self._of_loss(history, last=last)
-        return Complaint(words, "worse") if words else None
+        worse = self._of_loss(history, last=last)
+        return Complaint(worse, "worse") if worse else None
 
     def _of_metrics(
         self, history: History, *, last: bool, least: int = symptoms.STEPS, after: str = ""
@@ -129,7 +129,7 @@ class Guard:
 
     def warning(self, history: History) -> str | None:
         """What a run that has ended well should have been told."""
-        told = [record.get("told_apart", 0.0) for record in history[len(history) // 2 :]]
+        told = [record.get("told_apart") or 0.0 for record in history[len(history) // 2 :]]
         if self.baseline is None or not told or min(told) <= FAR:
             return None
         return (

@@ -48,6 +48,24 @@ class Negatives(eqx.Module):
     energies: Float[Array, "k"]
     leap: Float[Array, ""]
 
+    def leapt(self, energy: AbstractEnergy) -> Scalar:
+        """The most that a step has changed the energies of points by, each beside the others."""
+        now = jnp.std(jax.vmap(_constant(energy))(self.seen) - self.energies)
+        return jnp.maximum(jnp.where(jnp.isfinite(now), now, 0.0), 0.999 * self.leap)
+
+    def after(
+        self, places: Int[Array, "m"], data: tuple[Array, Array], ends: tuple[Array, Array], leap: Scalar
+    ) -> "Negatives":
+        """The memory after a step on these points and their energies, with the chains' `ends` at their `places`."""
+        some = np.arange(SEEN)
+        seen, energies = (
+            jnp.concatenate([a[some % len(a)], b[some % len(b)]]) for a, b in zip(data, ends, strict=True)
+        )
+        kept = replace(self, seen=seen, energies=energies, leap=leap)
+        if self.buffer is None or self.anew is None:
+            return kept
+        return replace(kept, buffer=self.buffer.at[places].set(ends[0]), anew=self.anew.at[places].set(False))
+
 
 class ContrastiveDivergence(AbstractObjective):
     r"""\(L = \frac1n\sum_i F(y_i) - \frac1m\sum_j F(y'_j) + \frac\alpha2 (\overline{F(y)^2} + \overline{F(y')^2})\),
@@ -88,17 +106,20 @@ class ContrastiveDivergence(AbstractObjective):
 
     def init(self, energy, data, *, key):
         self.kernel.check(Target(energy))
-        values, _ = split_batch(data)
+        values, observed = split_batch(data)
         size = self.chains or min(len(values), 10_000)
-        buffer = None
+        buffer = anew = None
         if self.start == "persistent":
             # Chains begin at rows of the data, spread over it, and forget them.
             spaced = np.arange(size) * len(values) // size
-            buffer = jnp.asarray(values[spaced % len(values)])
-        anew = None if buffer is None else jnp.zeros(size, bool)
+            buffer, anew = jnp.asarray(values[spaced]), jnp.zeros(size, bool)
+            if observed is not None:
+                fresh = jax.vmap(lambda k: energy.space.draw(key=k))(jax.random.split(key, size))
+                buffer = jnp.where(jnp.asarray(observed[spaced]), buffer, fresh)
         start = jnp.int32(self.steps), jnp.float32(self.penalty), jnp.float32(1)
+        # All the same point, so that the first step finds no change beside each other.
         seen = jnp.zeros((2 * SEEN, *values.shape[1:]), values.dtype)
-        return Negatives(buffer, anew, *start, seen, jax.vmap(energy)(seen), jnp.float32(0))
+        return Negatives(buffer, anew, *start, seen, jnp.zeros(2 * SEEN), jnp.float32(0))
 
     def unit(self, energy):
         heat = self.kernel.temperature if isinstance(self.kernel, ULA) else 1.0
@@ -119,32 +140,21 @@ class ContrastiveDivergence(AbstractObjective):
         ends = walk(target, _paced(self.kernel, memory.pace), begin, steps, key=walk_key)
         negatives = ends.points if self.through else jax.lax.stop_gradient(ends.points)
         low, high = jax.vmap(energy)(values), jax.vmap(energy)(negatives)
-        loss = jnp.mean(low) - jnp.mean(high)
-        leap = jnp.std(jax.vmap(energy)(memory.seen) - memory.energies)
-        leap = jnp.maximum(leap, 0.999 * memory.leap)
+        gap = jnp.mean(high) - jnp.mean(low)
         metrics = {
-            "gap": -loss,
+            "gap": gap,
             "data_energy": jnp.mean(low),
             "spread": jnp.std(low) + jnp.std(high),
             "told_apart": _share(low[: len(high)] < jnp.roll(high, 1)),
+            "leap": memory.leapt(energy),
             "acceptance": ends.acceptance,
             "flown": ends.divergent,
             "moved": _share(_differ(negatives, begin)),
             "varied": _share(_differ(values, jnp.roll(values, 1, axis=0))),
             "reach": self._reach(energy, values, begin, negatives),
-            "leap": leap,
         }
-        some = np.arange(SEEN)
-        memory = replace(
-            memory,
-            seen=jnp.concatenate([values[some % len(values)], negatives[some % len(negatives)]]),
-            energies=jnp.concatenate([low[some % len(low)], high[some % len(high)]]),
-            leap=leap,
-        )
-        if memory.buffer is not None:
-            buffer = memory.buffer.at[places].set(negatives)
-            memory = replace(memory, buffer=buffer, anew=memory.anew.at[places].set(False))
-        loss = loss + memory.penalty * self._strain(low, high)
+        loss = -gap + memory.penalty * self._strain(low, high)
+        memory = memory.after(places, (values, low), (negatives, high), metrics["leap"])
         return loss, jax.lax.stop_gradient((memory, metrics))
 
     def _strain(self, low: Float[Array, "n"], high: Float[Array, "m"]) -> Scalar:
@@ -218,7 +228,7 @@ class ContrastiveDivergence(AbstractObjective):
             changes["penalty"] = memory.penalty / 10
         if "penalty" in changes:
             words.append(f"a penalty of {float(changes['penalty']):.2g} on the energies")
-        if memory.anew is not None and astray:
+        if memory.anew is not None and (astray or cause == "told apart"):
             changes["anew"] = jnp.ones_like(memory.anew)
             words.append("all chains anew from the data")
         return replace(memory, **changes), ", ".join(words)
