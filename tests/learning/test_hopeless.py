@@ -121,6 +121,7 @@ def test_a_healthy_run_is_left_alone(name, seed):
     assert log == []
 
 
+@pytest.mark.slow
 def test_noise_that_is_too_far_away_is_warned_of():
     """Moons thirty deviations away from the noise: every draw is told apart."""
     log = []

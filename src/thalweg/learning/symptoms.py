@@ -123,8 +123,10 @@ def exploding(at: Reading) -> str | None:
 def flat(at: Reading) -> str | None:
     """An energy that says the same of everything, though it once knew better or training is over."""
     flattest = FLAT * at.unit
+    if at.get("spread", math.inf) > flattest:
+        return None
     known = max((record.get("spread") or 0.0 for record in at.past), default=0.0) > 10 * flattest
-    if at.get("spread", math.inf) > flattest or not (known or at.last):
+    if not (known or at.last):
         return None
     return f"the energy is flat: data and negatives differ by {at.get('spread'):.2g} nats"
 
@@ -214,16 +216,17 @@ def _lasts(symptom: Symptom, history: History, unit: float, last: bool, least: i
 
 def reading(history: History, unit: float, *, last: bool = False, least: int = STEPS) -> Reading | None:
     """The newest measurements that cover enough steps, as one; None before there are so many."""
-    steps = [b - a for a, b in pairwise([0, *(record["step"] for record in history)])]
     for first in range(len(history) - 1, -1, -1):
-        if sum(steps[first:]) >= least:
-            now = _mean(history[first:], steps[first:])
+        began = history[first - 1]["step"] if first else 0
+        if history[-1]["step"] - began >= least:
+            now = _mean(history[first:], began)
             return Reading(now, history[:first], max(unit, history[0].get("spread") or 0.0), last)
     return None
 
 
-def _mean(records: History, steps: list[int]) -> Record:
-    """The mean of each number over the steps, but the largest gradient."""
+def _mean(records: History, began: int) -> Record:
+    """The mean of each number over the steps since `began`, but the largest gradient."""
+    steps = [b - a for a, b in pairwise([began, *(record["step"] for record in records)])]
 
     def mean(name: str) -> float:
         values = (math.inf if record[name] is None else record[name] for record in records)
