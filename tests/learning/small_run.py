@@ -1,5 +1,6 @@
 """A small training that writes its weights: `small_run.py DIRECTORY WEIGHTS [resume] [devices] [short] [batch=30]`.
 
+With `chains` it is contrastive, by persistent chains in a buffer.
 With `join=PORT,N,I` it is process I of N, and prints a digest of its weights.
 """
 
@@ -13,11 +14,14 @@ import numpy as np
 import optax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from learning.contrastive import BOX, moons, network
 from learning.densities import Network, curve
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.parallel import first, join, mesh_of
 from thalweg.learning.run import Run
+from thalweg.learning.samples import persistent
+from thalweg.sampling import ULA
 
 
 def train(run: Run, *, steps: int = 3000, batch: int = 32):
@@ -33,6 +37,20 @@ def train(run: Run, *, steps: int = 3000, batch: int = 32):
         held_out=data[192:],
         measure_every=500 if steps > 500 else 20,
         averaging=0.99,
+        key=jax.random.key(0),
+        run=run,
+    )
+
+
+def train_by_chains(run: Run, *, steps: int = 3000):
+    return fit(
+        network(BOX, width=16),
+        moons(200),
+        persistent(ULA(0.02), 5, chains=100, refresh=0.1, penalty=0.05),
+        optimiser=optax.adam(2e-3),
+        steps=steps,
+        batch=32,
+        measure_every=500,
         key=jax.random.key(0),
         run=run,
     )
@@ -57,7 +75,8 @@ if __name__ == "__main__":
         checkpoint_every=0.0,
     )
     steps = 60 if "short" in options else 3000
-    result = train(run, steps=steps, batch=int(values.get("batch", 32)))
+    batch = int(values.get("batch", 32))
+    result = train_by_chains(run) if "chains" in options else train(run, steps=steps, batch=batch)
     found = weights(result.energy)
     losses = [record["loss"] for record in result.history]
     print(hashlib.sha256(found.tobytes()).hexdigest())

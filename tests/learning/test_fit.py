@@ -17,7 +17,9 @@ from thalweg.errors import DataError, SettingsError
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, EnergyLoss, MaximumLikelihood
 from thalweg.learning.run import Run
+from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.trainer import CHUNK, Trainer
+from thalweg.sampling import ULA
 
 KEY = jax.random.key(0)
 DATA = np.random.default_rng(0).normal([1.0, -2.0], [0.5, 3.0], (300, 2)).astype(np.float32)
@@ -180,6 +182,29 @@ def test_history_and_metrics_say_the_same(tmp_path):
     assert not list(tmp_path.glob(".*")), "temporary files were left behind"
 
 
+def test_the_metrics_of_an_objective_are_averaged_between_measurements():
+    class Clock(AbstractObjective):
+        """The step, and one that is no number at step 7."""
+
+        def init(self, energy, data, *, key):
+            return jnp.int32(1)
+
+        def __call__(self, energy, batch, memory, *, key):
+            metrics = {
+                "clock": memory,
+                "pair": memory + jnp.arange(2),
+                "odd": jnp.where(memory == 7, jnp.nan, 1.0),
+            }
+            return jnp.mean(jax.vmap(energy)(batch)), (memory + 1, metrics)
+
+    result = fit(
+        Centre(), numbered(8), Clock(), optimiser=optax.sgd(0.1), steps=9, batch=4, measure_every=4, key=KEY
+    )
+    assert [record["clock"] for record in result.history] == [1, 3, 6.5, 9]
+    assert [record["pair"] for record in result.history] == [1.5, 3.5, 7, 9.5]
+    assert [record["odd"] for record in result.history] == [1, 1, None, 1]
+
+
 def test_the_best_held_out_parameters_are_returned_and_patience_stops():
     """Training pulls towards 3, held-out rows sit at 1: the best is passed on the way and must come back."""
     train, held_out = np.full((8, 1), 3.0, np.float32), np.full((4, 1), 1.0, np.float32)
@@ -291,6 +316,11 @@ GOOD = {"energy": Centre(), "data": numbered(8), "objective": EnergyLoss(), "opt
         ({"data": (numbered(3), numbered(4))}, DataError, r"not of lengths \[3, 4\]"),
         ({"held_out": numbered(0)}, DataError, "held-out rows must be"),
         ({"objective": MaximumLikelihood()}, SettingsError, "Centre is not normalised"),
+        (
+            {"objective": ContrastiveDivergence(ULA()), "held_out": numbered(3)},
+            SettingsError,
+            "the loss of ContrastiveDivergence does not say which energy is best",
+        ),
     ],
 )
 def test_impossible_settings_are_named(settings, error, message):

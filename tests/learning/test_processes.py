@@ -59,12 +59,16 @@ def uninterrupted(tmp_path_factory):
     return np.load(directory / "weights.npz")
 
 
-def test_killed_at_any_moment_and_resumed_it_ends_bitwise_equal(tmp_path, uninterrupted):
+@pytest.mark.parametrize("options", [(), pytest.param(("chains",), marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_resumed_it_ends_bitwise_equal(options, tmp_path, uninterrupted):
     """Killed soon after the first checkpoint, and later, at a random moment of an interval."""
+    if options:
+        finish(tmp_path / "whole", tmp_path / "whole.npz", *options)
+        uninterrupted = np.load(tmp_path / "whole.npz")
     random = np.random.default_rng(int(time.time()))
     kills = 0
     for step in (1, 1000):
-        process = start(tmp_path, tmp_path / "weights.npz", "resume")
+        process = start(tmp_path, tmp_path / "weights.npz", "resume", *options)
         wait_for(tmp_path, process, step=step)
         time.sleep(random.uniform(0, 0.05))
         if process.poll() is None:
@@ -72,7 +76,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_bitwise_equal(tmp_path, uninte
             kills += 1
         process.communicate()
     assert kills, "the run was over before it could be killed"
-    finish(tmp_path, tmp_path / "weights.npz", "resume")
+    finish(tmp_path, tmp_path / "weights.npz", "resume", *options)
     again = np.load(tmp_path / "weights.npz")
     np.testing.assert_array_equal(again["weights"], uninterrupted["weights"])
     np.testing.assert_array_equal(again["losses"], uninterrupted["losses"])

@@ -1,5 +1,6 @@
 """The one training loop: many compiled steps a dispatch, watched by the guard, resumable at any moment."""
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def fit(
     than the data is the data. The first measurement is that of the first step, so the curve begins where
     training began.
 
-    Raises `Diverged` when the run stays unhealthy after `retries` smaller step sizes, `Interrupted` on Ctrl-C
+    Raises `Diverged` when the run stays unhealthy after `retries` remedies, `Interrupted` on Ctrl-C
     (with a checkpoint, where the run has a directory), `DataError` for no rows or arrays of different
     lengths, `SettingsError` for impossible settings.
     """
@@ -55,6 +56,11 @@ def fit(
         raise SettingsError(f"averaging is the decay of a mean, from 0 up to below 1, not {averaging}")
     if patience is not None and held_out is None:
         raise SettingsError("patience waits for a lower held-out loss: give held-out rows, or no patience")
+    if held_out is not None and not objective.measures_progress:
+        raise SettingsError(
+            f"the loss of {type(objective).__name__} does not say which energy is best: give no held-out rows, and "
+            "judge what was learnt by its likelihood (thalweg.evaluate)"
+        )
     with together():
         trainer = Trainer(
             energy,
@@ -108,6 +114,7 @@ class _Training:
         self.at = Position(start, start, best, [])
         if trainer.objective.measures_progress:
             guard.baseline = trainer.measure(start, trainer.probe)
+        guard.unit = trainer.objective.unit(trainer.energy(start.parameters))
 
     def run(self) -> Fit:
         # Outside the `try`: an interruption while the checkpoint is read must not overwrite it.
@@ -160,23 +167,25 @@ class _Training:
         last = record["step"] >= self.steps or self._stalled(record["step"], best)
         complaint = guard.complaint(history, sound=bool(state.healthy), last=last)
         if complaint:
-            healthy = guard.lower(at.healthy, complaint, self.settings.log)
+            healthy = guard.remedied(at.healthy, complaint, self.trainer.objective, self.settings.log)
             past = [record for record in at.history if record["step"] <= int(healthy.step)]
             return at._replace(state=healthy, healthy=healthy, history=past)
-        state = eqx.tree_at(lambda s: (s.loss, s.gradient), state, (jnp.float32(0), jnp.float32(0)))
+        state = state.emptied()
         healthy = state if guard.no_worse(history) else at.healthy
         return Position(state, healthy, best, history)
 
     def _record(self, state: State) -> dict[str, Any]:
         step = int(state.step)
         since = step - (self.at.history[-1]["step"] if self.at.history else 0)
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "epoch": round(step / self.trainer.epoch, 3),
             "loss": float(state.loss) / since,
             "gradient_norm": float(state.gradient),
             "rate": float(state.rate),
         }
+        means = {name: float(total) / since for name, total in state.metrics.items()}
+        record |= {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
         if self.trainer.objective.measures_progress:
             record["probe"] = self.trainer.measure(state, self.trainer.probe)
         if self.trainer.held_out is not None:
@@ -201,6 +210,8 @@ class _Training:
 
     def _result(self) -> Fit:
         at, trainer = self.at, self.trainer
+        if warning := self.guard.warning(at.history):
+            self.settings.log(warning)
         parameters = trainer.learned(at.state) if trainer.held_out is None else at.best.parameters
         return Fit(
             energy=trainer.energy(home(parameters, trainer.mesh)),

@@ -4,8 +4,9 @@ Pushing energies down on the data alone is enough where the architecture bounds 
 (taxonomy A1) or normalises it; every other energy needs somewhere to push up.
 """
 
+import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -16,12 +17,17 @@ from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import AbstractMarginal, AbstractMasked
 from thalweg.errors import SettingsError
 
+#: What a run may suffer from (`thalweg.learning.guard`).
+Cause = Literal[
+    "not finite", "worse", "leaping", "flown", "frozen", "runaway", "exploding", "flat", "told apart"
+]
+
 
 class AbstractObjective(eqx.Module):
     """A loss over a batch, with a memory (persistent chains, replay buffers) that training carries along.
 
     `measures_progress` is False for a loss that stays where it is while the energy gets better, such as the
-    difference of two energies; the guard then judges only whether it is finite.
+    difference of two energies; the guard then judges the `metrics`.
     """
 
     measures_progress: ClassVar[bool] = True
@@ -34,7 +40,16 @@ class AbstractObjective(eqx.Module):
     def __call__(
         self, energy: AbstractEnergy, batch: PyTree, memory: PyTree, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Any]]]:
-        """`(loss, (memory, metrics))` of one batch."""
+        """`(loss, (memory, metrics))` of one batch; `metrics` are numbers by name, always the same names."""
+
+    def unit(self, energy: AbstractEnergy) -> float:
+        """By how much the energies of points may well differ: as if each coordinate added a nat of its own."""
+        return math.sqrt(len(energy.space.levels()))
+
+    def remedied(self, memory: PyTree, cause: Cause) -> tuple[PyTree, str]:
+        """The memory with which to go on after a roll-back for this cause, and what is new about it in words; nothing
+        by default."""
+        return memory, ""
 
 
 class EnergyLoss(AbstractObjective):

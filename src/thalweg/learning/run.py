@@ -33,7 +33,9 @@ class Fit:
 
     `history` has one record a measurement: `step`, `epoch`, the mean `loss` and largest `gradient_norm` since
     the last one, the step size's factor `rate`, `probe` (the loss on fixed training rows, without dropout;
-    only where the objective's loss measures progress), `held_out` (where there are such rows) and `seconds`.
+    only where the objective's loss measures progress), `held_out` (where there are such rows) and `seconds`;
+    and the mean of each metric of the objective since the last one (None: not finite), such as `gap`, `spread`,
+    `acceptance` and `moved` of `ContrastiveDivergence` or `told_apart` of `NoiseContrastive`.
     `status` is one of `converged`, `stopped early`, `ran all steps`, `closed form`.
     """
 

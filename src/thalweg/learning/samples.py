@@ -3,31 +3,68 @@ r"""Objectives whose negatives are the energy's own samples: contrastive diverge
 \(\nabla(-\log p(y)) = \nabla F(y) - E_{y' \sim p}\nabla F(y')\), the expectation over chains that are short.
 """
 
+import math
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.base import AbstractEnergy, Scalar
+from thalweg.energy.spaces import Simplex
 from thalweg.errors import SettingsError
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import split_batch
+from thalweg.sampling import charts
 from thalweg.sampling.kernel import AbstractKernel
+from thalweg.sampling.langevin import ULA
 from thalweg.sampling.target import Target
 from thalweg.sampling.walk import walk
 
 Start = Literal["data", "noise", "persistent"]
+#: How many rows, and how many negatives, are looked at again after a step.
+SEEN = 16
+#: The most steps of a chain that the guard asks for.
+MOST_STEPS = 1000
 
 
 class Negatives(eqx.Module):
-    """What contrastive divergence carries along: the replay buffer, and what the guard may strengthen."""
+    """What contrastive divergence carries along: the replay buffer, and what the guard may change.
+
+    Chains of the buffer that are `anew` begin at rows of the batch when their turn comes; `pace` is a factor of the
+    kernel's step size; `seen` are some points of the last step, `energies` what theirs were before it, and `leap` the
+    most that a step has changed them by, slowly forgotten.
+    """
 
     buffer: Float[Array, "size ..."] | None
+    anew: Bool[Array, "size"] | None
     steps: Int[Array, ""]
     penalty: Float[Array, ""]
+    pace: Float[Array, ""]
+    seen: Float[Array, "k ..."]
+    energies: Float[Array, "k"]
+    leap: Float[Array, ""]
+
+    def leapt(self, energy: AbstractEnergy) -> Scalar:
+        """The most that a step has changed the energies of points by, each beside the others."""
+        now = jnp.std(jax.vmap(_constant(energy))(self.seen) - self.energies)
+        return jnp.maximum(jnp.where(jnp.isfinite(now), now, 0.0), 0.999 * self.leap)
+
+    def after(
+        self, places: Int[Array, "m"], data: tuple[Array, Array], ends: tuple[Array, Array], leap: Scalar
+    ) -> "Negatives":
+        """The memory after a step on these points and their energies, with the chains' `ends` at their `places`."""
+        some = np.arange(SEEN)
+        seen, energies = (
+            jnp.concatenate([a[some % len(a)], b[some % len(b)]]) for a, b in zip(data, ends, strict=True)
+        )
+        kept = replace(self, seen=seen, energies=energies, leap=leap)
+        if self.buffer is None or self.anew is None:
+            return kept
+        return replace(kept, buffer=self.buffer.at[places].set(ends[0]), anew=self.anew.at[places].set(False))
 
 
 class ContrastiveDivergence(AbstractObjective):
@@ -69,14 +106,24 @@ class ContrastiveDivergence(AbstractObjective):
 
     def init(self, energy, data, *, key):
         self.kernel.check(Target(energy))
-        values, _ = split_batch(data)
+        values, observed = split_batch(data)
         size = self.chains or min(len(values), 10_000)
-        buffer = None
+        buffer = anew = None
         if self.start == "persistent":
             # Chains begin at rows of the data, spread over it, and forget them.
             spaced = np.arange(size) * len(values) // size
-            buffer = jnp.asarray(values[spaced % len(values)])
-        return Negatives(buffer, jnp.int32(self.steps), jnp.float32(self.penalty))
+            buffer, anew = jnp.asarray(values[spaced]), jnp.zeros(size, bool)
+            if observed is not None:
+                fresh = jax.vmap(lambda k: energy.space.draw(key=k))(jax.random.split(key, size))
+                buffer = jnp.where(jnp.asarray(observed[spaced]), buffer, fresh)
+        start = jnp.int32(self.steps), jnp.float32(self.penalty), jnp.float32(1)
+        # All the same point, so that the first step finds no change beside each other.
+        seen = jnp.zeros((2 * SEEN, *values.shape[1:]), values.dtype)
+        return Negatives(buffer, anew, *start, seen, jnp.zeros(2 * SEEN), jnp.float32(0))
+
+    def unit(self, energy):
+        heat = self.kernel.temperature if isinstance(self.kernel, ULA) else 1.0
+        return heat * math.sqrt(len(energy.space.levels()))
 
     def __call__(self, energy, batch, memory, *, key):
         blur_key, fill_key, start_key, walk_key = jax.random.split(key, 4)
@@ -89,26 +136,43 @@ class ContrastiveDivergence(AbstractObjective):
             values = energy.space.project(values + blur) if _all_real(energy) else values
         places, begin = self._begin(energy, values, memory, start_key)
         target = Target(fixed, folded=self.folded)
-        ends = walk(
-            target, self.kernel, begin, memory.steps if not self.through else self.steps, key=walk_key
-        )
+        steps = self.steps if self.through else memory.steps
+        ends = walk(target, _paced(self.kernel, memory.pace), begin, steps, key=walk_key)
         negatives = ends.points if self.through else jax.lax.stop_gradient(ends.points)
         low, high = jax.vmap(energy)(values), jax.vmap(energy)(negatives)
-        loss = jnp.mean(low) - jnp.mean(high)
-        strain = (jnp.mean(low**2) + jnp.mean(high**2)) / 2
+        gap = jnp.mean(high) - jnp.mean(low)
         metrics = {
-            "gap": -loss,
+            "gap": gap,
             "data_energy": jnp.mean(low),
             "spread": jnp.std(low) + jnp.std(high),
+            "told_apart": _share(low[: len(high)] < jnp.roll(high, 1)),
+            "leap": memory.leapt(energy),
             "acceptance": ends.acceptance,
             "flown": ends.divergent,
-            "moved": jnp.mean(jnp.any(_flat(negatives != begin), axis=1).astype(jnp.float32)),
+            "moved": _share(_differ(negatives, begin)),
+            "varied": _share(_differ(values, jnp.roll(values, 1, axis=0))),
+            "reach": self._reach(energy, values, begin, negatives),
         }
-        buffer = memory.buffer
-        if buffer is not None:
-            buffer = buffer.at[places].set(jax.lax.stop_gradient(negatives))
-        memory = eqx.tree_at(lambda m: m.buffer, memory, buffer, is_leaf=lambda leaf: leaf is None)
-        return loss + memory.penalty * strain, (memory, jax.lax.stop_gradient(metrics))
+        loss = -gap + memory.penalty * self._strain(low, high)
+        memory = memory.after(places, (values, low), (negatives, high), metrics["leap"])
+        return loss, jax.lax.stop_gradient((memory, metrics))
+
+    def _strain(self, low: Float[Array, "n"], high: Float[Array, "m"]) -> Scalar:
+        """The mean square of the energies; of a penalty that only the guard asked for, about their mean, which an
+        energy without a free constant cannot choose."""
+        centre = 0.0 if self.penalty else jax.lax.stop_gradient((jnp.mean(low) + jnp.mean(high)) / 2)
+        return (jnp.mean((low - centre) ** 2) + jnp.mean((high - centre) ** 2)) / 2
+
+    def _reach(self, energy: AbstractEnergy, values: Array, begin: Array, negatives: Array) -> Scalar:
+        free = charts.real_coordinates(energy.space)
+        if free.any() and not isinstance(energy.space, Simplex):
+            free = free & ~charts.box(energy.space).both
+        if not free.any():
+            return jnp.zeros(())
+        middle = jnp.mean(values, axis=0)
+        here, start, end = (_flat(points - middle[None])[:, free] for points in (values, begin, negatives))
+        wide = jnp.maximum(_size(here), _size(start)) if self.start == "noise" else _size(here)
+        return _size(end) / jnp.maximum(wide, 1e-6)
 
     def _begin(
         self, energy: AbstractEnergy, values: Array, memory: Negatives, key: PRNGKeyArray
@@ -122,16 +186,17 @@ class ContrastiveDivergence(AbstractObjective):
         if self.start == "noise":
             return jnp.zeros(n, jnp.int32), fresh
         assert memory.buffer is not None
+        assert memory.anew is not None
         size = len(memory.buffer)
         places = jnp.arange(size, dtype=jnp.int32)
         if size > n:
             places = jax.random.choice(pick_key, size, (n,), replace=False).astype(jnp.int32)
-        old = memory.buffer[places]
+        old = jnp.where(_beside(memory.anew[places], values), values[: len(places)], memory.buffer[places])
         if not self.refresh:
             return places, old
         renewed = jax.random.bernoulli(renew_key, self.refresh, (len(places),))
         fresh = fresh[: len(places)] if len(places) <= n else jnp.resize(fresh, old.shape)
-        return places, jnp.where(renewed.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
+        return places, jnp.where(_beside(renewed, old), fresh, old)
 
     def _filled(
         self, energy: AbstractEnergy, values: Array, observed: Array, memory: Negatives, key: PRNGKeyArray
@@ -141,20 +206,32 @@ class ContrastiveDivergence(AbstractObjective):
         fresh = jax.vmap(lambda k: energy.space.draw(key=k))(jax.random.split(start_key, len(values)))
         begin = jnp.where(observed, values, fresh)
         target = Target(energy, held=begin, observed=observed, folded=self.folded)
-        ends = walk(target, self.kernel, begin, memory.steps, key=walk_key)
+        ends = walk(target, _paced(self.kernel, memory.pace), begin, memory.steps, key=walk_key)
         return jax.lax.stop_gradient(jnp.where(observed, values, ends.points))
 
-    def remedied(self, memory: Negatives, cause: str) -> tuple[Negatives, str]:
-        """Twice the steps of the chain and a stronger penalty."""
-        more = eqx.tree_at(
-            lambda m: (m.steps, m.penalty),
-            memory,
-            (jnp.minimum(2 * memory.steps, 1000), jnp.maximum(3 * memory.penalty, 1e-3)),
-        )
-        return (
-            more,
-            f"{int(more.steps)} steps of the chain and a penalty of {float(more.penalty):.2g} on the energies",
-        )
+    def remedied(self, memory, cause):
+        """Smaller steps of the chain where it flies or freezes, or may do so unseen; more of them, and a penalty, where
+        energies run away or negatives teach nothing; a weaker penalty where the energy is flat."""
+        astray = cause in ("flown", "frozen", "runaway", "exploding", "not finite")
+        unseen = cause not in ("flown", "frozen") and self.kernel.exact
+        changes: dict[str, Array] = {}
+        words = []
+        if astray and self.kernel.tunable() and not unseen:
+            changes["pace"] = 0.3 * memory.pace
+            words.append(f"the chain's step size times {float(changes['pace']):.3g}")
+        if cause in ("frozen", "runaway", "told apart") and not self.through:
+            changes["steps"] = jnp.maximum(memory.steps, jnp.minimum(2 * memory.steps, MOST_STEPS))
+            words.append(f"{int(changes['steps'])} steps of the chain")
+        if cause in ("runaway", "told apart"):
+            changes["penalty"] = jnp.maximum(3 * memory.penalty, 1e-3)
+        if cause == "flat" and memory.penalty > 0:
+            changes["penalty"] = memory.penalty / 10
+        if "penalty" in changes:
+            words.append(f"a penalty of {float(changes['penalty']):.2g} on the energies")
+        if memory.anew is not None and (astray or cause == "told apart"):
+            changes["anew"] = jnp.ones_like(memory.anew)
+            words.append("all chains anew from the data")
+        return replace(memory, **changes), ", ".join(words)
 
 
 def _constant(energy: AbstractEnergy) -> AbstractEnergy:
@@ -167,8 +244,30 @@ def _all_real(energy: AbstractEnergy) -> bool:
     return all(level is None for level in energy.space.levels())
 
 
+def _paced(kernel: AbstractKernel, pace: Scalar) -> AbstractKernel:
+    """The kernel with its step sizes times `pace`."""
+    parts = kernel.tunable()
+    return kernel.tuned(tuple(part.with_step(pace * part.step_size) for part in parts)) if parts else kernel
+
+
 def _flat(array: Array) -> Array:
     return jnp.reshape(array, (len(array), -1))
+
+
+def _beside(flags: Bool[Array, "n"], points: Array) -> Bool[Array, "n ..."]:
+    return flags.reshape(-1, *[1] * (points.ndim - 1))
+
+
+def _differ(points: Array, others: Array) -> Bool[Array, "n"]:
+    return jnp.any(_flat(points != others), axis=1)
+
+
+def _share(flags: Bool[Array, "n"]) -> Scalar:
+    return jnp.mean(flags.astype(jnp.float32))
+
+
+def _size(points: Float[Array, "n d"]) -> Scalar:
+    return jnp.sqrt(jnp.mean(points**2))
 
 
 def persistent(kernel: AbstractKernel, steps: int = 1, **settings: Any) -> ContrastiveDivergence:

@@ -5,6 +5,7 @@ that is killed and resumed ends bitwise equal to one that was not.
 """
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -25,7 +26,10 @@ CHUNK = 256
 
 
 class State(eqx.Module):
-    """Everything that the next step depends on; `loss` and `gradient` gather since the last measurement."""
+    """Everything that the next step depends on; `loss`, `gradient` and `metrics` gather since the last measurement.
+
+    `tries` counts the roll-backs so far, and `rate` is what they have left of the step size.
+    """
 
     parameters: PyTree
     average: PyTree
@@ -34,9 +38,17 @@ class State(eqx.Module):
     order: Int[Array, "n"]
     step: Int[Array, ""]
     rate: Float[Array, ""]
+    tries: Int[Array, ""]
     healthy: Bool[Array, ""]
     loss: Float[Array, ""]
     gradient: Float[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
+
+    def emptied(self) -> "State":
+        """With nothing gathered."""
+        nothing = jnp.float32(0)
+        metrics = dict.fromkeys(self.metrics, nothing)
+        return replace(self, loss=nothing, gradient=nothing, metrics=metrics)
 
 
 class Trainer:
@@ -70,7 +82,10 @@ class Trainer:
         parameters, self.static = eqx.partition(energy, eqx.is_inexact_array)
         check_same("data or settings", lambda: _digest((self.data, self.held_out, key), parameters))
         initial = self._initial(of_first(parameters), memory_key)
-        self.initial: State = self.placed(jax.tree.map(_strong, initial))
+        # Inlined where the step calls it: the trace that finds the metrics' names is the one that is compiled.
+        self._loss = jax.jit(self._loss_of, inline=True)
+        initial = self._with_metrics(jax.tree.map(_strong, initial))
+        self.initial: State = self.placed(initial)
         self.data, self.held_out, self.probe = self.placed((self.data, self.held_out, self.probe))
         copied = None if mesh is None else NamedSharding(mesh, PartitionSpec())
         self.advance = jax.jit(self._advance, out_shardings=copied)
@@ -100,10 +115,20 @@ class Trainer:
             order=order,
             step=jnp.int32(0),
             rate=jnp.float32(1),
+            tries=jnp.int32(0),
             healthy=jnp.array(True),
             loss=jnp.float32(0),
             gradient=jnp.float32(0),
+            metrics={},
         )
+
+    def _with_metrics(self, initial: State) -> State:
+        """The first state with a sum for each metric that the objective returns."""
+        rows = jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.batch, *a.shape[1:]), a.dtype), self.data)
+        _, (_, metrics) = self._loss.eval_shape(
+            initial.parameters, rows, initial.memory, self.step_key, initial.step
+        )
+        return replace(initial, metrics=dict.fromkeys(metrics, jnp.float32(0)))
 
     def _order(self, epoch: Int[Array, ""]) -> Int[Array, "n"]:
         return jax.random.permutation(
@@ -118,13 +143,9 @@ class Trainer:
 
     def _step(self, state: State, data: PyTree) -> State:
         order, rows = self._batch(state, data)
-
-        def loss_of(parameters):
-            energy = self.energy(parameters, training=True)
-            key = jax.random.fold_in(self.step_key, state.step)
-            return self.objective(energy, rows, state.memory, key=key)
-
-        (loss, (memory, _)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        (loss, (memory, metrics)), gradient = jax.value_and_grad(self._loss, has_aux=True)(
+            state.parameters, rows, state.memory, self.step_key, state.step
+        )
         # optax mixes integers and floats in its schedules, also where the caller has forbidden it.
         with jax.numpy_dtype_promotion("standard"):
             updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.parameters)
@@ -140,10 +161,18 @@ class Trainer:
             order=order,
             step=state.step + 1,
             rate=state.rate,
+            tries=state.tries,
             healthy=sound,
             loss=state.loss + loss.astype(jnp.float32),
             gradient=jnp.maximum(state.gradient, norm),
+            metrics={name: state.metrics[name] + _mean(value) for name, value in metrics.items()},
         )
+
+    def _loss_of(
+        self, parameters: PyTree, rows: PyTree, memory: PyTree, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Any]]]:
+        energy = self.energy(parameters, training=True)
+        return self.objective(energy, rows, memory, key=jax.random.fold_in(key, step))
 
     def _batch(self, state: State, data: PyTree) -> tuple[Int[Array, "n"], PyTree]:
         """The rows of this step, and the order of the rows in this epoch."""
@@ -210,6 +239,10 @@ def _strong(leaf: Array) -> Array:
     leaf = jnp.asarray(leaf)
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _mean(value: Any) -> Float[Array, ""]:
+    return jnp.mean(jnp.asarray(value).astype(jnp.float32))
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
