@@ -40,6 +40,15 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The seed of everything random.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        min=1,
+        help="Steps of each chain, where chains answer (`thalweg models NAME` says where); a warning asks for more.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
