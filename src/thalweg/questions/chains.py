@@ -19,9 +19,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractZeroTemperature
+from thalweg.energy.spaces import AbstractSpace, Record
 from thalweg.errors import ChainWarning, NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
-from thalweg.sampling import AbstractKernel, Target, default_kernel
+from thalweg.sampling import AbstractKernel, State, Target, default_kernel
 from thalweg.sampling.walk import start_all
 from thalweg.sampling.warmup import warm_up
 
@@ -204,7 +205,7 @@ class Monitor:
         if common[worst] > COMMON_LIMIT:
             found.append(
                 f"chains of {self.steps:,} steps do not agree yet (R-hat is {common[worst]:.2f} for "
-                f"{self.walker.F.space.names[worst]!r}, above {COMMON_LIMIT}), so this answer is not to be trusted: "
+                f"{_name(self.walker.F.space, worst)}, above {COMMON_LIMIT}), so this answer is not to be trusted: "
                 f"{more}"
             )
         elif self.apart:
@@ -223,6 +224,10 @@ class Monitor:
                 "to be trusted; give it smoother columns"
             )
         return found
+
+
+def _name(space: AbstractSpace, i: int) -> str:
+    return repr(space.names[i]) if isinstance(space, Record) else f"coordinate {i}"
 
 
 def _r_hat(within: np.ndarray, between: np.ndarray, n: int) -> np.ndarray:
@@ -256,7 +261,7 @@ def _pieces(rows: int, chains: int) -> list[tuple[slice, int, int]]:
 
 
 @eqx.filter_jit
-def _begin(target: Target, kernel: AbstractKernel, pool: Array, *, key: PRNGKeyArray):
+def _begin(target: Target, kernel: AbstractKernel, pool: Array, *, key: PRNGKeyArray) -> State:
     keys = jax.random.split(key, TUNING_CHAINS)
     return start_all(target, kernel, jax.vmap(lambda k: _mixed(pool, k))(keys))
 
@@ -275,8 +280,8 @@ def _walk(F, kernel, pool, y, observed, places, plan, key):
     def one(y, observed, place):
         own = jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
         begin, walk = jax.random.split(own)
-        start = jnp.where(observed, y, _mixed(pool, begin))
-        target = Target(F, held=start, observed=observed, folded=not kernel.tunable())
+        begin = jnp.where(observed, y, _mixed(pool, begin))
+        target = Target(F, held=begin, observed=observed, folded=not kernel.tunable())
 
         def step(i, carry):
             state, flown = carry
@@ -288,7 +293,7 @@ def _walk(F, kernel, pool, y, observed, places, plan, key):
             carry = jax.lax.fori_loop(first, first + thin, step, carry)
             return carry, (target.point(carry[0].position), carry[0].energy)
 
-        start = kernel.init(target, target.coordinates(start)), jnp.zeros(())
+        start = kernel.init(target, target.coordinates(begin)), jnp.zeros(())
         carry = jax.lax.fori_loop(0, burn, step, start)
         (_, flown), (points, energies) = jax.lax.scan(keep, carry, jnp.arange(KEPT, dtype=jnp.int32))
         return points, energies, flown / (burn + KEPT * thin).astype(jnp.float32)

@@ -125,7 +125,7 @@ def unread(F: AbstractEnergy, rows: Rows, index: int, walker: chains.Walker, ste
     """The rows without their cells at `index`, and draws of what else is missing for an energy that needs them."""
     rows = _without(rows, index)
     others = np.arange(rows.values.shape[1]) != index
-    partial = ~rows.observed[:, others].all(axis=1)
+    partial = ~np.all(rows.observed[:, others], axis=1)
     if isinstance(F, AbstractMarginal | AbstractColumnConditional) or not partial.any():
         return Context(rows, np.zeros_like(partial))
     # Each row has CHAINS times KEPT states; neighbours of a chain say little anew.
