@@ -29,13 +29,13 @@ from thalweg.sampling.warmup import warm_up
 #: Chains of each row at least: fewer could not disagree.
 CHAINS = 4
 #: States of each chain that are kept, evenly spread over the second half of its steps.
-KEPT = 64
+KEPT = 128
 #: Steps of a chain: sweeps of Gibbs sampling, and throws along a gradient.
 SWEEPS, THROWS = 1000, 400
 #: Of the tuning: chains and steps.
 TUNING_CHAINS, TUNING_STEPS = 16, 400
 #: Chains that are held in memory at once.
-AT_ONCE = 1024
+AT_ONCE = 512
 #: R-hat over all rows of a column, and of one row by itself, above which draws are not to be trusted.
 COMMON_LIMIT, OWN_LIMIT = 1.1, 1.5
 #: The share of steps that may fly apart.

@@ -27,7 +27,7 @@ from thalweg.questions.grids import candidate_grid
 #: Passes over the columns, and the descent that follows: one object, for each new optimiser is compiled anew.
 SWEEPS, DESCENT = 5, Gradient(tolerance=1e-3)
 #: States of a row's chains at which conditionals are averaged.
-CONDITIONALS = 64
+CONDITIONALS = 256
 
 
 def method(kind: type[AbstractEnergy]) -> str:

@@ -26,7 +26,7 @@ from thalweg.questions.records import Prediction
 
 QUANTILES = (0.05, 0.5, 0.95)
 #: Draws of what is missing elsewhere in a row, over which its conditional is averaged.
-DRAWS = 64
+DRAWS = 128
 
 
 def method(kind: type[AbstractEnergy]) -> str:
