@@ -31,13 +31,16 @@ CHAINS = 4
 #: States of each chain that are kept, evenly spread over the second half of its steps.
 KEPT = 128
 #: Steps of a chain: sweeps of Gibbs sampling, and throws along a gradient.
-SWEEPS, THROWS = 1000, 400
+SWEEPS, THROWS = 1000, 600
 #: Of the tuning: chains and steps.
 TUNING_CHAINS, TUNING_STEPS = 16, 400
 #: Chains that are held in memory at once.
 AT_ONCE = 512
-#: R-hat over all rows of a column, and of one row by itself, above which draws are not to be trusted.
-COMMON_LIMIT, OWN_LIMIT = 1.1, 1.5
+#: R-hat of a column over all rows, above which answers are not to be trusted: means, which half of four chains worth
+#: four states each must give, and ends of chains, which need only have forgotten where they started.
+MEANS_LIMIT, ENDS_LIMIT = 1.1, 1.3
+#: R-hat of one row by itself.
+OWN_LIMIT = 1.5
 #: The share of steps that may fly apart.
 FLOWN_LIMIT = 0.01
 
@@ -136,7 +139,7 @@ def require_temperature(F: AbstractEnergy) -> None:
 def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> Float[np.ndarray, "rows*n d"]:
     """`n` draws of each row's missing cells, each the end of a chain of its own; the draws of one row together."""
     require_temperature(walker.F)
-    monitor, found = Monitor(walker, walker.steps(steps)), []
+    monitor, found = Monitor(walker, walker.steps(steps), ENDS_LIMIT), []
     for piece, first, last in _pieces(len(rows), max(n, CHAINS)):
         places = _places(np.arange(piece.start, piece.stop), first, last)
         walked = _of_rows(walker, rows[piece], places, seed, monitor)
@@ -151,7 +154,7 @@ def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> F
 def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "rows states d"]:
     """States of the chains of each row, `CHAINS` times `KEPT` of them; what a row gets depends on its cells alone."""
     require_temperature(walker.F)
-    monitor, found = Monitor(walker, walker.steps(steps)), []
+    monitor, found = Monitor(walker, walker.steps(steps), MEANS_LIMIT), []
     own = [zlib.crc32(y[o].tobytes() + o.tobytes()) for y, o in zip(rows.values, rows.observed, strict=True)]
     for piece, first, last in _pieces(len(rows), CHAINS):
         places = _places(np.array(own[piece]), first, last)
@@ -164,8 +167,8 @@ def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "
 class Monitor:
     """What there is to complain about in the chains of many rows, gathered piece by piece."""
 
-    def __init__(self, walker: Walker, steps: int):
-        self.walker, self.steps = walker, steps
+    def __init__(self, walker: Walker, steps: int, limit: float):
+        self.walker, self.steps, self.limit = walker, steps, limit
         d = walker.F.space.shape[0]
         self.within, self.between = np.zeros(d), np.zeros(d)
         self.rows = self.apart = self.chains = self.lost = 0
@@ -198,25 +201,25 @@ class Monitor:
         """A line each for what is wrong with the chains, with the remedy."""
         if not self.rows:
             return []
+        if self.lost:
+            return [
+                f"{self.lost:,} of {self.chains:,} chains ended where the energy is no finite number: it forbids what "
+                "is held, or too much of the space to find a way in"
+            ]
         found = []
         more = f"take more steps (steps={4 * self.steps}, --steps {4 * self.steps})"
         common = _r_hat(self.within, self.between, self.kept)
         worst = int(np.argmax(np.nan_to_num(common, nan=0.0, posinf=np.inf)))
-        if common[worst] > COMMON_LIMIT:
+        if common[worst] > self.limit:
             found.append(
                 f"chains of {self.steps:,} steps do not agree yet (R-hat is {common[worst]:.2f} for "
-                f"{_name(self.walker.F.space, worst)}, above {COMMON_LIMIT}), so this answer is not to be trusted: "
+                f"{_name(self.walker.F.space, worst)}, above {self.limit}), so this answer is not to be trusted: "
                 f"{more}"
             )
         elif self.apart:
             found.append(
                 f"in {self.apart:,} of {self.rows:,} rows the chains stayed in different places (R-hat above "
                 f"{OWN_LIMIT}), so their answers are not to be trusted: {more}"
-            )
-        if self.lost:
-            found.append(
-                f"{self.lost:,} of {self.chains:,} chains ended where the energy is no finite number: it forbids what "
-                "is held, or too much of the space to find a way in"
             )
         if self.flown > FLOWN_LIMIT * self.chains:
             found.append(
