@@ -285,14 +285,17 @@ def test_observed_cells_stay_and_given_cells_are_held(model):
     drawn = model.sample(200, given={"a": "yes", "size": 2.5})
     assert set(drawn["a"].to_pylist()) == {"yes"}
     np.testing.assert_allclose(drawn["size"].to_numpy(), 2.5, rtol=1e-6)
-    # 0.9² + 0.1² of the pairs agree in the data; the size leaves no doubt of what lies behind them.
-    assert np.mean(np.array(drawn["b"].to_pylist()) == "yes") == pytest.approx(0.85, abs=0.13)
+    points = np.array([[1, b, c, d, 0] for b in (0, 1) for c in (0, 1) for d in (0, 1)], np.float32)
+    points[:, 4] = model.schema.encode(drawn.slice(0, 1)).values[0, 4]
+    weights = np.exp(-np.asarray(jax.vmap(model.F)(points), np.float64))
+    due = weights[4:].sum() / weights.sum()
+    assert np.mean(np.array(drawn["b"].to_pylist()) == "yes") == pytest.approx(due, abs=4 * 0.5 / np.sqrt(200))
 
 
 def test_steps_are_checked(model):
-    with pytest.raises(SettingsError, match="a chain takes at least 128 steps, not 5"):
+    with pytest.raises(SettingsError, match="a chain takes at least 256 steps, not 5"):
         model.sample(2, steps=5)
-    assert model.sample(2, steps=128).num_rows == 2
+    assert model.sample(2, steps=256).num_rows == 2
 
 
 # --- what is said when chains cannot be trusted ----------------------------------------------------------------------
@@ -302,7 +305,7 @@ def test_modes_that_chains_do_not_leave_are_told_with_the_remedy():
     F = FunctionEnergy(lambda y: 60 * (1 - y[0] ** 2) ** 2, Record((Column("x", "real", lower=-3.0, upper=3.0),)))
     walker = chains.Walker(F, coded([[-1.0], [1.0], [0.9], [-1.1]]))
     with pytest.warns(
-        ChainWarning, match=r"do not agree yet \(R-hat is .* for 'x'.*steps=1600, --steps 1600"
+        ChainWarning, match=r"do not agree yet \(R-hat is .* for 'x'.*steps=2400, --steps 2400"
     ):
         chains.states(walker, coded([[0.0]], [[False]]), None)
 
