@@ -289,7 +289,9 @@ def test_observed_cells_stay_and_given_cells_are_held(model):
     points[:, 4] = model.schema.encode(drawn.slice(0, 1)).values[0, 4]
     weights = np.exp(-np.asarray(jax.vmap(model.F)(points), np.float64))
     due = weights[4:].sum() / weights.sum()
-    assert np.mean(np.array(drawn["b"].to_pylist()) == "yes") == pytest.approx(due, abs=4 * 0.5 / np.sqrt(200))
+    assert np.mean(np.array(drawn["b"].to_pylist()) == "yes") == pytest.approx(
+        due, abs=4 * 0.5 / np.sqrt(200)
+    )
 
 
 def test_steps_are_checked(model):
@@ -302,7 +304,9 @@ def test_steps_are_checked(model):
 
 
 def test_modes_that_chains_do_not_leave_are_told_with_the_remedy():
-    F = FunctionEnergy(lambda y: 60 * (1 - y[0] ** 2) ** 2, Record((Column("x", "real", lower=-3.0, upper=3.0),)))
+    F = FunctionEnergy(
+        lambda y: 60 * (1 - y[0] ** 2) ** 2, Record((Column("x", "real", lower=-3.0, upper=3.0),))
+    )
     walker = chains.Walker(F, coded([[-1.0], [1.0], [0.9], [-1.1]]))
     with pytest.warns(
         ChainWarning, match=r"do not agree yet \(R-hat is .* for 'x'.*steps=2400, --steps 2400"
