@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from thalweg.data.rows import Rows
+from thalweg.data.schema import Schema
 from thalweg.energy.algebra import Scaled, Sum
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import SettingsError
@@ -22,7 +23,9 @@ from thalweg.models.combined import (
     MOST_PARTS,
     OWN,
     Part,
+    check_agreement,
     combined,
+    has_codes_of,
     own_energy,
     read_parts,
     unread_codes,
@@ -86,18 +89,23 @@ def _parts(member: Member, beta: float, first: Model) -> list[tuple[Part, Abstra
         if not callable(member):
             raise SettingsError(f"models and energies are combined, not {type(member).__name__}")
         return [(Part(OWN, {}, None, beta), own_energy(member, first.schema))]
-    own = None if member.schema.space == first.schema.space else member.schema
+    own = _other(member.schema, first.schema)
     if member.recipe != COMBINED:
         return [(Part(member.recipe, dict(member.settings), own, beta), member.F)]
     assert isinstance(member.F, Sum)
     inner = []
     for part, term in zip(read_parts(member.settings), member.F.terms, strict=True):
         assert isinstance(term, Scaled)
-        schema = part.schema or own
-        same = schema is None or schema.space == first.schema.space
-        part = replace(part, schema=None if same else schema, weight=beta * part.weight)
+        schema = _other(part.schema or member.schema, first.schema)
+        part = replace(part, schema=schema, weight=beta * part.weight)
         inner.append((part, unread_codes(term.energy)))
     return inner
+
+
+def _other(own: Schema, schema: Schema) -> Schema | None:
+    """The schema of a part where its codes are not those of the whole."""
+    check_agreement(own, schema)
+    return None if has_codes_of(own, schema) else own
 
 
 def _unscored(source: Model | None, data: Any, first: Model) -> Calibration:

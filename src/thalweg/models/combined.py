@@ -73,13 +73,21 @@ def combined(schema: Schema, energies: Sequence[AbstractEnergy], parts: Sequence
 
 def recoded(energy: AbstractEnergy, own: Schema, schema: Schema) -> AbstractEnergy:
     """An energy over the codes of `own`, read over those of `schema`."""
-    if own.space == schema.space:
-        return energy
     check_agreement(own, schema)
+    if has_codes_of(own, schema):
+        return energy
     columns = {column.name: i for i, column in enumerate(schema.variables)}
     order = tuple(columns[column.name] for column in own.variables)
     pairs = [_affine(schema.variables[i], column) for i, column in zip(order, own.variables, strict=True)]
     return Recoded(energy, schema.space, order, tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
+
+
+def has_codes_of(own: Schema, schema: Schema) -> bool:
+    """Whether tables that agree also have the same codes for the same cells, and the same space."""
+    if own.space != schema.space:
+        return False
+    pairs = zip(schema.variables, own.variables, strict=True)
+    return all(_affine(column, other) == (1.0, 0.0) for column, other in pairs)
 
 
 def check_agreement(own: Schema, schema: Schema) -> None:
