@@ -195,6 +195,7 @@ def test_a_constraint_of_ones_own_draws_the_model_to_it(models, product, tmp_pat
     np.testing.assert_array_equal(thalweg.load(path, energy=blank).energy(rows), held.energy(rows))
 
 
+@pytest.mark.slow
 def test_counts_from_other_minima_are_other_codes():
     """Spaces can be equal where the cells behind the same codes are not."""
     counts = np.arange(20) % 5

@@ -83,7 +83,9 @@ def holes(F, n: int) -> Rows:
     return coded(points[generator.integers(0, len(points), n)], generator.random((n, points.shape[1])) < 0.5)
 
 
-@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize(
+    "name", ["rbm", "ising", "sum", pytest.param("boltzmann machine", marks=pytest.mark.slow)]
+)
 def test_completions_and_predictions_are_those_of_enumeration(name):
     F, truth = FINITE[name](), Enumerated(FINITE[name]())
     rows = holes(F, 24)
@@ -124,7 +126,9 @@ def schema_of(space: Record) -> Schema:
     return Schema.infer(Dataset(pa.table(cells), "points"))
 
 
-@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize(
+    "name", ["rbm", "ising", *(pytest.param(n, marks=pytest.mark.slow) for n in ("boltzmann machine", "sum"))]
+)
 def test_draws_have_the_enumerated_probabilities(name):
     F, truth = FINITE[name](), Enumerated(FINITE[name]())
     walker, n = chains.Walker(F, holes(F, 30)), 3000
@@ -314,6 +318,7 @@ def test_modes_that_chains_do_not_leave_are_told_with_the_remedy():
         chains.states(walker, coded([[0.0]], [[False]]), None)
 
 
+@pytest.mark.slow
 def test_one_row_among_many_whose_chains_are_stuck_is_told():
     """Two wells where `at` is 1, one where it is 0."""
 
