@@ -163,7 +163,7 @@ QUESTIONS = {
     "explain": "which cell is wrong?",
     "encode": "what is it made of?",
 }
-COLUMNS = ("pca", "kmeans", "gmm", "orderless")
+COLUMNS = ("pca", "kmeans", "gmm", "orderless", "rbm", "ising")
 
 
 def question_table() -> str:

@@ -185,8 +185,12 @@ def test_own_energy_through_fit_save_and_the_questions(tmp_path):
     assert model.predict(np.array([[6.0, 0.0]]), target=model.schema.names[1]).value[
         0
     ].as_py() == pytest.approx(-1, abs=0.3)
-    with pytest.raises(NotAnswered, match="orderless, gmm or pca"):
-        model.sample(3)
+    # exp(−F) of standardised columns is a unit of variance about the line, which the box of the columns cuts off.
+    drawn = model.sample(300, given={model.schema.names[0]: x[:, 0].mean()}).column(1).to_numpy()
+    assert (drawn.mean() - x[:, 1].mean()) / x[:, 1].std() == pytest.approx(0, abs=0.3)
+    assert drawn.std() / x[:, 1].std() == pytest.approx(1, abs=0.2)
+    with pytest.raises(NotAnswered, match="no latent z"):
+        model.encode(x)
     start = jnp.array([0.5, -0.5])
     found = thalweg.minimise(model.F, start, solver=thalweg.inference.Gradient())
     np.testing.assert_allclose(found.energy, 0.0, atol=1e-5)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -207,9 +208,7 @@ def test_saving_what_was_loaded_writes_the_same_bytes(saved, tmp_path):
 
 def test_no_calibration_rows(small, tmp_path):
     empty = small.calibration.rows[:0]
-    model = Model(
-        **{**vars(small), "calibration": Calibration(empty, np.zeros(0), np.zeros(0), np.ones((2, 2)))}
-    )
+    model = replace(small, calibration=Calibration(empty, np.zeros(0), np.zeros(0), np.ones((2, 2))))
     assert len(load(save(model, tmp_path / "model")).calibration.rows) == 0
 
 
@@ -244,7 +243,7 @@ def own(space: Record, value: float, strength: float = 1.0) -> Own:
 def custom(small, tmp_path) -> Path:
     settings = {"steps": 2000, "batch": 256, "learning_rate": 0.01, "patience": 10}
     energy = own(small.schema.space, 3.0)
-    model = Model(**{**vars(small), "F": energy, "recipe": "custom", "settings": settings})
+    model = replace(small, F=energy, recipe="custom", settings=settings)
     return save(model, tmp_path / "own")
 
 
@@ -329,12 +328,12 @@ def test_file_and_missing_folder(small, tmp_path):
 def test_model_that_could_not_be_loaded_is_not_saved(small, tmp_path):
     broken = eqx.tree_at(lambda f: f.means, small.F, small.F.means.at[0, 0].set(jnp.nan))
     with pytest.raises(ModelDirectoryError, match="'means' holds NaN"):
-        save(Model(**{**vars(small), "F": broken}), tmp_path / "model")
+        save(replace(small, F=broken), tmp_path / "model")
     wider = eqx.tree_at(lambda f: f.means, small.F, jnp.zeros((3, 7)))
     with pytest.raises(ModelDirectoryError, match="array 'means' is F32"):
-        save(Model(**{**vars(small), "F": wider}), tmp_path / "model")
+        save(replace(small, F=wider), tmp_path / "model")
     with pytest.raises(ModelDirectoryError, match="card/when holds a object"):
-        save(Model(**{**vars(small), "card": {"when": object()}}), tmp_path / "model")
+        save(replace(small, card={"when": object()}), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
@@ -802,7 +801,7 @@ def test_absurd_number_of_layers_is_refused_at_once(saved_deep):
 
 
 def test_many_steps_are_not_many_layers(deep, tmp_path):
-    model = Model(**{**vars(deep), "settings": deep.settings | {"steps": 10**6}})
+    model = replace(deep, settings=deep.settings | {"steps": 10**6})
     assert load(save(model, tmp_path / "model")).settings["steps"] == 10**6
 
 

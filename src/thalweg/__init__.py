@@ -18,6 +18,7 @@ _WHERE = {
     "ThalwegError": "thalweg.errors",
     "answer_batches": "thalweg.asking",
     "answer_folder": "thalweg.folders",
+    "combine": "thalweg.combining",
     "energy_of": "thalweg.energy.base",
     "fit": "thalweg.fitting",
     "load": "thalweg.persist",
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "answer_batches",
     "answer_folder",
+    "combine",
     "data",
     "distributed",
     "energy",
@@ -64,6 +66,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from thalweg.asking import answer_batches, score_batches
+    from thalweg.combining import combine
     from thalweg.energy.base import AbstractDensity, AbstractEnergy, energy_of
     from thalweg.errors import ThalwegError
     from thalweg.fitting import fit

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thalweg.errors import DataError, DataWarning, SchemaError, SettingsError, did_you_mean
+from thalweg.errors import ChainWarning, DataError, DataWarning, SchemaError, SettingsError, did_you_mean
 from thalweg.model import Model, load_rows
 
 Batch: TypeAlias = "pa.Table | pa.RecordBatch"
@@ -90,6 +90,7 @@ class Question:
         nothing = pa.table([pa.nulls(1, column.type) for column in columns], schema=columns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
+            warnings.simplefilter("ignore", ChainWarning)
             return self.answer(model, nothing).schema.remove_metadata()
 
     def at(self, place: int | str) -> "Question":
@@ -155,8 +156,8 @@ def _score(model: Model, rows: pa.Table, alpha: float = 0.01) -> pa.Table:
     return model.score(rows, alpha=alpha).to_table()
 
 
-def _complete(model: Model, rows: pa.Table, n: int = 1, seed: int = 0) -> pa.Table:
-    return model.complete(rows, n=n, seed=seed)
+def _complete(model: Model, rows: pa.Table, n: int = 1, seed: int = 0, steps: int | None = None) -> pa.Table:
+    return model.complete(rows, n=n, seed=seed, steps=steps)
 
 
 def _denoise(model: Model, rows: pa.Table, noise: float | Mapping[str, float] = 0.1) -> pa.Table:
@@ -164,9 +165,14 @@ def _denoise(model: Model, rows: pa.Table, noise: float | Mapping[str, float] = 
 
 
 def _predict(
-    model: Model, rows: pa.Table, target: str | None = None, draws: int = 0, seed: int = 0
+    model: Model,
+    rows: pa.Table,
+    target: str | None = None,
+    draws: int = 0,
+    seed: int = 0,
+    steps: int | None = None,
 ) -> pa.Table:
-    return model.predict(rows, target=target, draws=draws, seed=seed).to_table()
+    return model.predict(rows, target=target, draws=draws, seed=seed, steps=steps).to_table()
 
 
 def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.errors import SchemaError
+from thalweg.questions import chains
 from thalweg.questions import complete as completing
 from thalweg.questions import denoise as denoising
 from thalweg.questions import encode as encoding
@@ -80,16 +82,17 @@ class Model:
 
     # --- what is missing, what is right -------------------------------------------------------------------------
 
-    def complete(self, rows: Any, n: int = 1, *, seed: int = 0) -> Any:
+    def complete(self, rows: Any, n: int = 1, *, seed: int = 0, steps: int | None = None) -> Any:
         """The rows with their missing cells filled: the best guess (n=1), or `n` joint draws of each row in turn.
 
-        The best guess of a number is its conditional mean, of a category its most probable value.
+        The best guess of a number is its conditional mean, of a category its most probable value. Where chains
+        answer, each takes so many `steps` (None: what is usual), and `ChainWarning` says when they were too few.
         """
         dataset, encoded = self._encode(rows)
         if n == 1:
-            filled = completing.best_guess(self.F, encoded, self._candidates, self._start)
+            filled = completing.best_guess(self.F, encoded, self._walker, steps)
             return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
-        drawn = completing.draws(self.F, encoded, n, seed)
+        drawn = completing.draws(self.F, encoded, n, seed, self._walker, steps)
         repeated = np.repeat(np.arange(len(encoded)), n)
         table = self.schema.decode(
             drawn, observed=encoded.observed[repeated], like=dataset.table.take(repeated)
@@ -107,33 +110,53 @@ class Model:
         clean = denoising.denoise(self.F, encoded, levels, self.schema, self._start)
         return dataset.restore(self.schema.decode(np.where(encoded.observed, clean, np.nan)))
 
-    def sample(self, n: int = 1, given: Mapping[str, Any] | None = None, *, seed: int = 0) -> Any:
-        """`n` new rows, as a `pyarrow.Table`; conditionally where `given` maps columns to values."""
+    def sample(
+        self,
+        n: int = 1,
+        given: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Any:
+        """`n` new rows, as a `pyarrow.Table`; conditionally where `given` maps columns to values.
+
+        Where chains answer, each row is the end of one of so many `steps` (None: what is usual), and `ChainWarning`
+        says when they were too few.
+        """
         context = None
         if given:
             for name in given:
                 self.schema.index(name)
             dataset = data.load({name: [value] for name, value in given.items()})
             context = self.schema.encode(dataset.table, partial=True)
-        return self.schema.decode(sampling.draw(self.F, n, context, seed))
+        return self.schema.decode(sampling.draw(self.F, n, context, seed, self._walker, steps))
 
-    def predict(self, rows: Any, target: str | None = None, *, draws: int = 0, seed: int = 0) -> Prediction:
+    def predict(
+        self,
+        rows: Any,
+        target: str | None = None,
+        *,
+        draws: int = 0,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
         Any column can be the target; by default the one named when fitting. What the rows say there is not read.
+        `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
         return predicting.predict(
-            self.F, encoded, index, self.schema, draws, seed, self._candidates, self._start
+            self.F, encoded, index, self.schema, draws, seed, self._candidates, self._walker, steps
         )
 
-    def mean(self, rows: Any, target: str | None = None) -> np.ndarray:
+    def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
 
         Raises `SettingsError` for a category.
         """
         encoded, index = self._without_target(rows, target)
-        return predicting.mean(self.F, encoded, index, self.schema, self._candidates, self._start)
+        return predicting.mean(self.F, encoded, index, self.schema, self._candidates, self._walker, steps)
 
     def rank(self, rows: Any, candidates: Any) -> Ranking:
         """For each row, the candidates from lowest to highest energy when their cells are put into it.
@@ -218,6 +241,11 @@ class Model:
 
     def _candidates(self, index: int) -> np.ndarray:
         return self.schema.candidates(index)
+
+    @cached_property
+    def _walker(self) -> chains.Walker:
+        """How chains go that answer for an energy which cannot draw from itself; tuned when first used."""
+        return chains.Walker(self.F, self.calibration.rows)
 
     @property
     def _start(self) -> np.ndarray:

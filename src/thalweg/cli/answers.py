@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli.app import Seed
+from thalweg.cli.app import Seed, Steps
 from thalweg.cli.arguments import command
 from thalweg.cli.rows import about_rows
 from thalweg.cli.stream import Answered, Asked, ask, present
@@ -48,9 +48,10 @@ def complete(
         int, typer.Option("-n", min=1, help="1: the best guess; more: that many joint draws a row.")
     ] = 1,
     seed: Seed = 0,
+    steps: Steps = None,
 ) -> None:
     """Fill the missing cells: the best guess, or n joint draws of each row; cells that are there stay."""
-    answered = ask(asked, "complete", n=n, seed=seed)
+    answered = ask(asked, "complete", n=n, seed=seed, steps=steps)
     then = command("sample", asked.model, "-n", 5)
     present(asked, answered, then, filled=_missing(answered, n), n=n)
 
@@ -91,9 +92,10 @@ def predict(
         int, typer.Option("--draws", min=0, metavar="N", help="Also N draws of the target.")
     ] = 0,
     seed: Seed = 0,
+    steps: Steps = None,
 ) -> None:
     """One column from the others: the value of least energy, with probabilities or quantiles."""
-    answered = ask(asked, "predict", target=target, draws=draws, seed=seed)
+    answered = ask(asked, "predict", target=target, draws=draws, seed=seed, steps=steps)
     present(asked, answered, _explained(asked), target=target)
 
 

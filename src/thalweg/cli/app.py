@@ -18,7 +18,7 @@ app = typer.Typer(
 #: The order of the help page: first what one does first.
 _FIT, _ASK, _LOOK = "Fit and look", "Ask", "What there is"
 _PANELS = {
-    _FIT: ("fit", "report"),
+    _FIT: ("fit", "report", "combine"),
     _ASK: ("energy", "score", "explain", "complete", "predict", "sample", "denoise", "rank", "encode"),
     _LOOK: ("models", "info", "demo"),
 }
@@ -40,6 +40,15 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The seed of everything random.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        min=1,
+        help="Steps of each chain, where chains answer (`thalweg models NAME` says where); a warning asks for more.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(

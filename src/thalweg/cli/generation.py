@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from thalweg.cli.app import Force, Json, ModelPath, Out, Quiet, Seed, app
+from thalweg.cli.app import Force, Json, ModelPath, Out, Quiet, Seed, Steps, app
 from thalweg.cli.arguments import command, given_values, pairs, refuse_existing
 from thalweg.cli.output import Output
 from thalweg.cli.preview import preview
@@ -24,6 +24,7 @@ def sample(
         ),
     ] = None,
     seed: Seed = 0,
+    steps: Steps = None,
     out: Out = None,
     force: Force = False,
     json: Json = False,
@@ -39,7 +40,7 @@ def sample(
     loaded = load_model(model)
     held = given_values(loaded.schema, texts)
     with output.working("sample"):
-        table = loaded.sample(n, given=held or None, seed=seed)
+        table = loaded.sample(n, given=held or None, seed=seed, steps=steps)
     if out is not None:
         with Writer(out, force=force) as writer:
             writer.write(table)

@@ -28,3 +28,12 @@ class Rows:
     def complete(self) -> np.ndarray:
         """Which rows have every cell."""
         return np.asarray(self.observed.all(axis=1))
+
+    def patched(self) -> np.ndarray:
+        """The values with each missing cell replaced by one that is observed in its column, in turn; columns without
+        any stay 0."""
+        values = self.values.copy()
+        for i, known in enumerate(self.observed.T):
+            if known.any() and not known.all():
+                values[~known, i] = np.resize(values[known, i], np.sum(~known))
+        return values

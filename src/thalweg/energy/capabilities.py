@@ -21,6 +21,11 @@ class AbstractMarginal(AbstractEnergy):
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
 
 
+class AbstractZeroTemperature(AbstractEnergy):
+    """An energy that only orders points, such as a distance: no noise was learnt to measure it by, so there is nothing
+    to draw from it by itself."""
+
+
 class AbstractTabular(AbstractEnergy):
     """An energy whose value does not depend on the names, bounds and units of its space's columns."""
 

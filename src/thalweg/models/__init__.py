@@ -2,12 +2,16 @@
 
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.gmm import GMM
+from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
+from thalweg.models.rbm import RESTRICTED_BOLTZMANN
 from thalweg.models.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (PCA, KMEANS, GMM, ORDERLESS)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (PCA, KMEANS, GMM, ORDERLESS, RESTRICTED_BOLTZMANN, ISING)
+}
 
 #: What `fit` takes where no recipe is named.
 DEFAULT = "orderless"

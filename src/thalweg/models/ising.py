@@ -249,7 +249,7 @@ class Settings:
 
     hidden: int = setting(0, "hidden bits, at most 12 (0: none)")
     steps: int = setting(3000, "training steps")
-    batch: int = setting(256, "rows a step, and chains where there are hidden bits")
+    batch: int = setting(256, "rows a step, and chains where there are hidden bits or missing cells")
     learning_rate: float = setting(1e-2, "largest step of Adam, falling to 0")
     decay: float = setting(1e-4, "weight decay")
 
@@ -262,8 +262,8 @@ def skeleton(space: Record, settings: Settings) -> Ising | BoltzmannMachine:
 
 
 def train(problem: Problem) -> Fit:
-    """Pseudo-likelihood; with hidden bits persistent contrastive divergence."""
-    settings, space = problem.settings, problem.space
+    """Pseudo-likelihood; with hidden bits or missing cells persistent contrastive divergence, which draws them."""
+    settings, space, rows = problem.settings, problem.space, problem.rows
     others = [column.name for column in space.columns if column.size != 2]
     if others:
         raise SettingsError(
@@ -272,19 +272,21 @@ def train(problem: Problem) -> Fit:
     init_key, fit_key = jax.random.split(problem.key)
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     start = boltzmann_machine(space, settings.hidden, key=init_key) if settings.hidden else ising(space)
+    whole = bool(rows.complete.all())
     objective = (
-        ContrastiveDivergence(Gibbs(), 1, "persistent", chains=settings.batch)
-        if settings.hidden
-        else PseudoLikelihood()
+        PseudoLikelihood()
+        if whole and not settings.hidden
+        else ContrastiveDivergence(Gibbs(), 1, "persistent", chains=settings.batch)
     )
     return fit(
         start,
-        problem.rows.values[problem.rows.complete],
+        rows.values if whole else (rows.values, rows.observed),
         objective,
         optimiser=optax.adamw(schedule, weight_decay=settings.decay),
         steps=settings.steps,
         batch=settings.batch,
         averaging=0.999,
+        measure_every=max(1, settings.steps // 100),
         key=fit_key,
         run=problem.run,
     )

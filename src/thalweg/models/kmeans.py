@@ -27,6 +27,7 @@ from thalweg.energy.capabilities import (
     AbstractEncoder,
     AbstractMarginal,
     AbstractTabular,
+    AbstractZeroTemperature,
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
@@ -44,7 +45,7 @@ CHUNK = 2048
 BATCH = 1024
 
 
-class KMeans(AbstractTabular, AbstractMarginal, AbstractCompletion, AbstractEncoder):
+class KMeans(AbstractTabular, AbstractMarginal, AbstractCompletion, AbstractEncoder, AbstractZeroTemperature):
     r"""\(F(y) = \min_k \sum_{e\ seen} (u_e - w_{k,e})^2\), in squared units of the embedding, not in nats.
 
     `centroids` (k, e). The marginal is the minimum over the missing part (zero temperature), the distance

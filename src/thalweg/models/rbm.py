@@ -205,9 +205,9 @@ def train(problem: Problem) -> Fit:
     """Persistent contrastive divergence with Adam; the parameters are averaged over steps."""
     settings = problem.settings
     init_key, fit_key = jax.random.split(problem.key)
-    whole = problem.rows.values[problem.rows.complete]
-    start = rbm(problem.space, hidden_for(problem.space, settings), key=init_key, rows=whole)
-    data = whole if problem.rows.complete.all() else (problem.rows.values, problem.rows.observed)
+    rows = problem.rows
+    start = rbm(problem.space, hidden_for(problem.space, settings), key=init_key, rows=rows.patched())
+    data = rows.values if rows.complete.all() else (rows.values, rows.observed)
     objective = ContrastiveDivergence(Gibbs(), settings.gibbs, settings.start, chains=settings.batch)
     schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     return fit(
@@ -218,6 +218,7 @@ def train(problem: Problem) -> Fit:
         steps=settings.steps,
         batch=settings.batch,
         averaging=0.999,
+        measure_every=max(1, settings.steps // 100),
         key=fit_key,
         run=problem.run,
     )
@@ -229,7 +230,7 @@ def _weights_only(tree: RBM) -> RBM:
     return eqx.tree_at(lambda m: m.weights, nothing, True)
 
 
-RBM_RECIPE = Recipe(
+RESTRICTED_BOLTZMANN = Recipe(
     name="rbm",
     title="Restricted Boltzmann machine",
     code="C2",

@@ -88,9 +88,15 @@ def drawn(
     logits = _of_values(space, field, precision)
     if logits is not None:
         places, table = logits
-        chosen = jax.random.categorical(jax.random.fold_in(key, 1), table).astype(jnp.float32)
-        y = y.at[places].set(chosen)
+        y = y.at[places].set(_chosen(table, k.values[places], jax.random.fold_in(key, 1)))
     return y.reshape(space.shape)
+
+
+def _chosen(table: Float[Array, "n v"], sizes: np.ndarray, key: PRNGKeyArray) -> Float[Array, "n"]:
+    """A value of each line by its log weight; from one uniform number a line, for a count may have thousands."""
+    total = jnp.cumsum(jnp.exp(table - jnp.max(table, axis=1, keepdims=True)), axis=1)
+    level = jax.random.uniform(key, (len(table), 1)) * total[:, -1:]
+    return jnp.minimum(jnp.sum(total <= level, axis=1), sizes - 1).astype(jnp.float32)
 
 
 def log_normaliser(space: AbstractSpace, field: Float[Array, "e"], precision: Float[Array, "e"]) -> Scalar:

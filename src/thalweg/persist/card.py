@@ -5,6 +5,7 @@ from typing import Any
 
 from thalweg.model import Model
 from thalweg.models import RECIPES
+from thalweg.models.combined import COMBINED, read_parts
 from thalweg.questions import methods
 
 #: Columns and settings that the card lists one by one.
@@ -27,15 +28,16 @@ def _title(model: Model) -> str:
 def _facts(model: Model) -> str:
     card, schema = model.card, model.schema
     energies = model.calibration.energies
-    recipe = RECIPES.get(model.recipe)
+    recipe, members = RECIPES.get(model.recipe), model.card.get("members")
     facts = {
         "data": card.get("data"),
         "rows": f"{schema.rows:,}",
         "columns": f"{len(schema.columns):,}",
         "target": schema.target,
-        "recipe": f"{recipe.name}: {recipe.title} ({recipe.code})" if recipe else "a user's own energy",
-        "energy": f"`{recipe.formula}`" if recipe else f"`{type(model.F).__qualname__}`",
-        "paper": recipe.paper if recipe else None,
+        "recipe": f"{recipe.name}: {recipe.title} ({recipe.code})" if recipe else _unnamed(model),
+        "members": members,
+        "energy": f"`{_formula(model)}`",
+        "paper": recipe.paper if recipe else card.get("paper") if members else None,
         "fit": card.get("status"),
         "seed": card.get("seed"),
         "seconds": card.get("seconds"),
@@ -47,7 +49,7 @@ def _facts(model: Model) -> str:
 
 
 def _usage(model: Model) -> str:
-    own = ", energy=…" if model.recipe not in RECIPES else ""
+    own = ", energy=…" if has_own_energy(model) else ""
     lines = [
         "## How to ask it",
         "",
@@ -68,7 +70,31 @@ def _questions(model: Model) -> str:
     return "## Questions\n\n" + _table(("question", "method"), answers)
 
 
+def has_own_energy(model: Model) -> bool:
+    """Whether loading the model takes code that is not in its directory."""
+    if model.recipe != COMBINED:
+        return model.recipe not in RECIPES
+    return any(part.recipe not in RECIPES for part in read_parts(model.settings))
+
+
+def _formula(model: Model) -> str:
+    recipe = RECIPES.get(model.recipe)
+    if recipe is not None:
+        return recipe.formula
+    return str(model.card.get("formula")) if model.recipe == COMBINED else type(model.F).__qualname__
+
+
+def _unnamed(model: Model) -> str:
+    return "a sum of energies" if model.recipe == COMBINED else "a user's own energy"
+
+
 def _settings(model: Model) -> str:
+    if model.recipe == COMBINED:
+        parts = read_parts(model.settings)
+        return "## Parts\n\n" + _table(
+            ("part", "weight and settings"),
+            {f"{i}: {part.recipe}": f"{part.weight:g}; {part.settings}" for i, part in enumerate(parts)},
+        )
     return "## Settings\n\n" + (_table(("setting", "value"), model.settings) if model.settings else "none")
 
 

@@ -13,10 +13,10 @@ from safetensors.numpy import load as from_safetensors
 from thalweg.compiled import make_room
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
-from thalweg.errors import ModelDirectoryError, SettingsError, ThalwegError
+from thalweg.errors import DataError, ModelDirectoryError, SettingsError, ThalwegError
 from thalweg.locks import in_turn
 from thalweg.model import Model
-from thalweg.models import RECIPES
+from thalweg.models import RECIPES, combined
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Recipe
 from thalweg.persist.arrays import (
@@ -91,13 +91,34 @@ def _load(snapshot: Snapshot, energy: Template | None) -> Model:
 
 def _skeleton(document: Document, energy: Template | None) -> PyTree:
     """The outline of the energy: from the recipe and its settings, or from the user's own."""
-    recipe = _recipe(document, energy)
+    if document.recipe == combined.COMBINED:
+        return _combined_skeleton(document, energy)
+    recipe = _recipe(document.recipe, document.energy, energy)
     settings = _settings(recipe, document.settings)
     space = document.schema.space
     _check_depth(recipe, space, settings, len(document.arrays))
     skeleton = outline(lambda: recipe.skeleton(space, settings))
     if energy is not None:
         _check_constants(document.constants, plain(named_constants(skeleton), "constants"))
+    return skeleton
+
+
+def _combined_skeleton(document: Document, energy: Template | None) -> PyTree:
+    """The outline of a combination, each of its parts checked as a model of its own would be."""
+    try:
+        parts = combined.read_parts(document.settings)
+    except (SettingsError, DataError) as error:
+        raise ModelDirectoryError(f"field 'settings' of {MODEL_FILE}: {error}") from error
+    recipes = []
+    for part in parts:
+        own = energy if part.recipe == combined.OWN else None
+        recipes.append(_recipe(part.recipe, "a part of the combination", own))
+        settings = _settings(recipes[-1], part.settings)
+        _check_depth(recipes[-1], (part.schema or document.schema).space, settings, len(document.arrays))
+    if energy is not None and all(part.recipe != combined.OWN for part in parts):
+        raise ModelDirectoryError("the combination is made by recipes alone and needs no energy=")
+    skeleton = outline(lambda: combined.skeleton(document.schema, parts, recipes))
+    _check_constants(document.constants, plain(named_constants(skeleton), "constants"))
     return skeleton
 
 
@@ -112,20 +133,21 @@ def _check_constants(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None
         )
 
 
-def _recipe(document: Document, energy: Template | None) -> Recipe:
+def _recipe(name: str, kind: str, energy: Template | None) -> Recipe:
+    """The recipe of this name, or one around the user's own energy, of which `kind` was saved."""
     if energy is not None:
-        if document.recipe in RECIPES:
-            raise ModelDirectoryError(f"the model is made by recipe {document.recipe!r} and needs no energy=")
+        if name in RECIPES:
+            raise ModelDirectoryError(f"the model is made by recipe {name!r} and needs no energy=")
         return recipe_for(energy, None)
-    if document.recipe in RECIPES:
-        return RECIPES[document.recipe]
-    if document.recipe == "custom":
+    if name in RECIPES:
+        return RECIPES[name]
+    if name == combined.OWN:
         raise ModelDirectoryError(
-            f"the model has an energy of its maker's own ({document.energy[:100]}), whose code is not in the "
+            f"the model has an energy of its maker's own ({kind[:100]}), whose code is not in the "
             "directory: load it in Python with thalweg.load(path, energy=…), an energy of the same structure"
         )
     raise ModelDirectoryError(
-        f"the model is made by recipe {document.recipe[:60]!r}, which this Thalweg does not have "
+        f"the model is made by recipe {name[:60]!r}, which this Thalweg does not have "
         f"(it has {', '.join(RECIPES)}): upgrade Thalweg"
     )
 

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import PyTree
 from safetensors.numpy import save as to_safetensors
 
 from thalweg.data.schema import Schema
 from thalweg.errors import DataError, ModelDirectoryError, OutputError
 from thalweg.files import atomic_directory, check_output
 from thalweg.model import Model
-from thalweg.models import RECIPES
+from thalweg.models import RECIPES, combined
 from thalweg.persist.arrays import check_finite, check_kinds, kinds_of, named_arrays, named_constants, outline
 from thalweg.persist.card import write_card
 from thalweg.persist.directory import write_ahead, write_new
@@ -127,12 +128,25 @@ def _contents(model: Model) -> dict[str, bytes]:
 
 def _arrays(model: Model) -> dict[str, np.ndarray]:
     arrays = named_arrays(model.F)
-    if recipe := RECIPES.get(model.recipe):
-        skeleton = outline(lambda: recipe.skeleton(model.schema.space, recipe.configure(model.settings)))
+    if skeleton := _skeleton(model):
         check_kinds(
             kinds_of(named_arrays(skeleton)), kinds_of(arrays), f"the energy of a {model.recipe!r} model"
         )
     return arrays
+
+
+def _skeleton(model: Model) -> PyTree | None:
+    """What the energy will be compared with when it is read; None where that takes the user's own code."""
+    if model.recipe == combined.COMBINED:
+        parts = combined.read_parts(model.settings)
+        if any(part.recipe not in RECIPES for part in parts):
+            return None
+        recipes = [RECIPES[part.recipe] for part in parts]
+        return outline(lambda: combined.skeleton(model.schema, parts, recipes))
+    recipe = RECIPES.get(model.recipe)
+    if recipe is None:
+        return None
+    return outline(lambda: recipe.skeleton(model.schema.space, recipe.configure(model.settings)))
 
 
 def _check_sizes(contents: dict[str, bytes], arrays: int) -> None:

@@ -18,7 +18,7 @@ from thalweg.energy.capabilities import AbstractColumnConditional, AbstractDenoi
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
 from thalweg.questions.batches import by_row, in_batches
-from thalweg.questions.complete import best_guess
+from thalweg.questions.complete import least
 from thalweg.questions.grids import candidate_grid
 
 #: Passes over the columns, and points of the local grid of a real column within four deviations of the noise.
@@ -60,7 +60,7 @@ def denoise(
 ) -> np.ndarray:
     """Codes (n, d) of the cleaned rows; missing cells are filled with the best guess on the way."""
     columns = schema.space.columns
-    noisy = best_guess(F, rows, schema.candidates, start)
+    noisy = least(F, rows, schema.candidates, start)
     sigma = levels * np.array([1.0 if c.kind == "categorical" else c.spread for c in columns], np.float32)
     if (
         isinstance(F, AbstractDenoiser)

@@ -17,7 +17,7 @@ def method(kind: type[AbstractEnergy]) -> str | None:
 def encode(F: AbstractEnergy, rows: Rows) -> Codes:
     """z of each row, (n, k); raises `NotAnswered` for an energy without a latent."""
     if not isinstance(F, AbstractEncoder):
-        raise NotAnswered(f"{type(F).__name__} has no latent z to encode into: fit pca, gmm or kmeans")
+        raise NotAnswered(f"{type(F).__name__} has no latent z to encode into: fit pca, gmm, kmeans or rbm")
     return Codes(in_batches(_encode, F, rows.values, rows.observed))
 
 

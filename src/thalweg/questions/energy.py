@@ -9,7 +9,7 @@ from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractMarginal
 from thalweg.questions.batches import by_row, in_batches
-from thalweg.questions.complete import best_guess
+from thalweg.questions.complete import least
 
 
 def method(kind: type[AbstractEnergy]) -> str:
@@ -31,7 +31,7 @@ def energies(
         if isinstance(F, AbstractMarginal):
             out[~whole] = in_batches(_of_parts, F, part.values, part.observed)
         else:
-            filled = best_guess(F, part, candidates, start)
+            filled = least(F, part, candidates, start)
             out[~whole] = in_batches(_of_points, F, filled)
     return out
 

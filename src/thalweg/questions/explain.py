@@ -19,7 +19,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal
 from thalweg.inference import profile
 from thalweg.questions.batches import by_row, in_batches
-from thalweg.questions.complete import best_guess
+from thalweg.questions.complete import least
 from thalweg.questions.grids import candidate_grid
 from thalweg.questions.predict import along
 from thalweg.questions.records import Explanation, str_or_none
@@ -50,7 +50,7 @@ def explain(
     """The release and the proposal of every cell, in the order of the space's columns."""
     known = rows
     if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
-        known = Rows(best_guess(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
+        known = Rows(least(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
     grid = candidate_grid(F.space, candidates)
     release = np.zeros(rows.values.shape)
     proposal = rows.values.copy()

@@ -5,12 +5,13 @@ and over a grid of a number's range; its Gibbs distribution \(\propto e^{-F}\) g
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+from scipy.special import logsumexp
 
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
@@ -18,11 +19,14 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractColumnConditional, AbstractCompletion, AbstractMarginal
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
+from thalweg.questions import chains
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.records import Prediction
 
 QUANTILES = (0.05, 0.5, 0.95)
+#: Draws of what is missing elsewhere in a row, over which its conditional is averaged.
+DRAWS = 128
 
 
 def method(kind: type[AbstractEnergy]) -> str:
@@ -30,7 +34,7 @@ def method(kind: type[AbstractEnergy]) -> str:
         return "exact: the network's conditional of the column"
     if issubclass(kind, AbstractMarginal):
         return "exact: the marginal energy along the column"
-    return "generic: the energy along the column, missing cells minimised out"
+    return "generic: the energy along the column, averaged over clamped chains where other cells are missing"
 
 
 def predict(
@@ -41,12 +45,13 @@ def predict(
     draws: int,
     seed: int,
     candidates: Callable[[int], np.ndarray],
-    start: np.ndarray,
+    walker: chains.Walker,
+    steps: int | None = None,
 ) -> Prediction:
     """The prediction of the column at `index` of the space for each row; its own cells are not read."""
-    rows = unread(F, rows, index, candidates, start)
+    context = unread(F, rows, index, walker, steps)
     column = schema.space.columns[index]
-    values, energies, shares = conditional(F, rows, index, schema, candidates)
+    values, energies, shares = conditional(F, context, index, schema, candidates)
     best = values[np.argmin(energies, axis=1)]
     every_value = column.finite and len(values) == column.size
     generator = np.random.default_rng(seed)
@@ -57,7 +62,7 @@ def predict(
             quantile(values, shares, generator.random(len(rows)), step=every_value) for _ in range(draws)
         ]
         if not every_value:
-            best = refine(F, rows, index, values, energies)
+            best = refine(F, context, index, values, energies)
 
     def decode(codes: np.ndarray) -> pa.Array:
         return schema.decode_column(index, np.asarray(codes, np.float32))
@@ -69,7 +74,10 @@ def predict(
         level: decode(quantile(values, shares, np.full(len(rows), level), step=every_value))
         for level in QUANTILES
     }
-    expected = mean(F, rows, index, schema, candidates, start, shares)
+    if isinstance(F, AbstractCompletion) and not isinstance(F, AbstractColumnConditional):
+        expected = mean(F, rows, index, schema, candidates, walker, steps)
+    else:
+        expected = _mean(schema, index, candidates, shares)
     middle = shares @ values.astype(np.float64)
     variance = np.sum(shares * (values[None].astype(np.float64) - middle[:, None]) ** 2, axis=1)
     unit = np.diff(schema.number(index, np.array([0.0, 1.0])))[0]
@@ -82,45 +90,89 @@ def mean(
     index: int,
     schema: Schema,
     candidates: Callable[[int], np.ndarray],
-    start: np.ndarray,
-    shares: np.ndarray | None = None,
+    walker: chains.Walker,
+    steps: int | None = None,
 ) -> np.ndarray:
-    """The conditional mean of a column of numbers, in the user's units (n,).
+    """The conditional mean of a column of numbers, in the user's units (n,): in closed form where the energy has one.
 
-    In closed form where the energy has one; otherwise by `shares`, those of the column's candidates where they are
-    known already. Raises `SettingsError` for a category.
+    Raises `SettingsError` for a category.
     """
     if schema.space.columns[index].kind == "categorical":
         raise SettingsError(f"column {schema.space.names[index]!r} is a category, which has no mean")
     if isinstance(F, AbstractCompletion) and not isinstance(F, AbstractColumnConditional):
-        codes = best_guess(F, unread(F, rows, index, candidates, start), candidates, start)[:, index]
-        return schema.number(index, codes)
-    if shares is None:
-        shares = conditional(F, unread(F, rows, index, candidates, start), index, schema, candidates)[2]
+        return schema.number(index, best_guess(F, _without(rows, index), walker)[:, index])
+    context = unread(F, rows, index, walker, steps)
+    return _mean(schema, index, candidates, conditional(F, context, index, schema, candidates)[2])
+
+
+def _mean(
+    schema: Schema, index: int, candidates: Callable[[int], np.ndarray], shares: np.ndarray
+) -> np.ndarray:
     return schema.number(index, shares @ np.asarray(candidates(index), np.float64))
 
 
-def unread(
-    F: AbstractEnergy, rows: Rows, index: int, candidates: Callable[[int], np.ndarray], start: np.ndarray
-) -> Rows:
-    """The rows without their cells at `index`; all filled in for an energy that takes only whole rows."""
+@dataclass(frozen=True)
+class Context:
+    """What a column is predicted from: rows without their cells there; where an energy takes only whole rows, the
+    `partial` ones (n,) have draws of all that they miss, `drawn` (partial, k, d), over which is averaged."""
+
+    rows: Rows
+    partial: np.ndarray
+    drawn: np.ndarray | None = None
+
+
+def unread(F: AbstractEnergy, rows: Rows, index: int, walker: chains.Walker, steps: int | None) -> Context:
+    """The rows without their cells at `index`, and draws of what else is missing for an energy that needs them."""
+    rows = _without(rows, index)
     others = np.arange(rows.values.shape[1]) != index
-    rows = Rows(rows.values, rows.observed & others, rows.unseen)
-    if isinstance(F, AbstractMarginal | AbstractColumnConditional):
-        return rows
-    return Rows(best_guess(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
+    partial = ~np.all(rows.observed[:, others], axis=1)
+    if isinstance(F, AbstractMarginal | AbstractColumnConditional) or not partial.any():
+        return Context(rows, np.zeros_like(partial))
+    # Each row has CHAINS times KEPT states; neighbours of a chain say little anew.
+    drawn = chains.states(walker, rows[partial], steps)[:, :: chains.CHAINS * chains.KEPT // DRAWS]
+    return Context(rows, partial, drawn)
+
+
+def _without(rows: Rows, index: int) -> Rows:
+    return Rows(rows.values, rows.observed & (np.arange(rows.values.shape[1]) != index), rows.unseen)
 
 
 def conditional(
-    F: AbstractEnergy, rows: Rows, index: int, schema: Schema, candidates: Callable[[int], np.ndarray]
+    F: AbstractEnergy, context: Context, index: int, schema: Schema, candidates: Callable[[int], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The candidates of a column (v,), the energy of each row with each (n, v), and their probabilities."""
     column = schema.space.columns[index]
     values = np.asarray(candidates(index), np.float32)
-    energies = along(F, rows, index, np.broadcast_to(values, (len(rows), len(values))))
     every_value = column.finite and len(values) == column.size
     weights = np.ones(len(values)) if every_value else np.gradient(values.astype(np.float64))
+    n = len(context.rows)
+    energies = _in_context(F, context, index, np.broadcast_to(values, (n, len(values))), weights)
     return values, energies, gibbs(energies, weights)
+
+
+def _in_context(
+    F: AbstractEnergy, context: Context, index: int, values: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    r"""The energy of each row with each of its `values` (n, v) at `index`, up to a constant a row.
+
+    Of a row with other cells missing \(-\log\frac1k\sum_k p(v \mid y_k)\), over draws \(y_k\) of these; the first
+    values are those whose `weights` normalise each \(p\).
+    """
+    out = np.empty(values.shape, np.float64)
+    partial = context.partial
+    if not partial.all():
+        rows = context.rows[~partial]
+        if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
+            rows = Rows(rows.values, np.ones_like(rows.observed), rows.unseen)
+        out[~partial] = along(F, rows, index, values[~partial])
+    if context.drawn is not None:
+        n, k, d = context.drawn.shape
+        drawn = Rows(context.drawn.reshape(-1, d), np.ones((n * k, d), bool), np.zeros(n * k, np.int64))
+        energy = along(F, drawn, index, np.repeat(values[partial], k, axis=0)).reshape(n, k, -1)
+        known = -energy[:, :, : len(weights)] + np.log(weights)
+        log_p = -energy - logsumexp(known, axis=2, keepdims=True)
+        out[partial] = np.log(k) - logsumexp(log_p, axis=1)
+    return out
 
 
 def along(F: AbstractEnergy, rows: Rows, index: int, values: np.ndarray) -> np.ndarray:
@@ -167,10 +219,18 @@ def quantile(values: np.ndarray, shares: np.ndarray, level: np.ndarray, *, step:
     return np.array([np.interp(q, c, values) for q, c in zip(level, middle, strict=True)])
 
 
-def refine(F: AbstractEnergy, rows: Rows, index: int, values: np.ndarray, energies: np.ndarray) -> np.ndarray:
+def refine(
+    F: AbstractEnergy, context: Context, index: int, values: np.ndarray, energies: np.ndarray
+) -> np.ndarray:
     """The minimum between the neighbours of the best grid point, on a grid 16 times finer."""
     best = np.argmin(energies, axis=1)
     low, high = values[np.maximum(best - 1, 0)], values[np.minimum(best + 1, len(values) - 1)]
     finer = (low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 33)).astype(np.float32)
-    again = along(F, rows, index, finer)
-    return finer[np.arange(len(rows)), np.argmin(again, axis=1)]
+    if context.drawn is not None:
+        # What normalises each draw's own conditional goes before.
+        tried = np.concatenate([np.broadcast_to(values, (len(finer), len(values))), finer], axis=1)
+        weights = np.gradient(values.astype(np.float64))
+        again = _in_context(F, context, index, tried, weights)[:, len(values) :]
+    else:
+        again = along(F, context.rows, index, finer)
+    return finer[np.arange(len(finer)), np.argmin(again, axis=1)]

@@ -6,8 +6,9 @@ import numpy as np
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditionalSampler
-from thalweg.errors import NotAnswered, SettingsError
+from thalweg.energy.capabilities import AbstractConditionalSampler, AbstractZeroTemperature
+from thalweg.errors import SettingsError
+from thalweg.questions import chains
 from thalweg.questions.batches import by_row, in_batches
 
 
@@ -15,22 +16,30 @@ def method(kind: type[AbstractEnergy]) -> str | None:
     if issubclass(kind, AbstractConditionalSampler):
         return "exact: independent draws, conditional on any columns"
     if issubclass(kind, AbstractDensity):
-        return "exact: independent draws (no conditions)"
-    return None
+        return "exact: independent draws; chains where columns are held"
+    if issubclass(kind, AbstractZeroTemperature):
+        return None
+    return "chains: each row the end of a chain of its own, with any columns held"
 
 
-def draw(F: AbstractEnergy, n: int, given: Rows | None, seed: int) -> np.ndarray:
+def draw(
+    F: AbstractEnergy, n: int, given: Rows | None, seed: int, walker: chains.Walker, steps: int | None = None
+) -> np.ndarray:
     """Codes (n, d) of independent draws; `given` is one row whose observed cells are held."""
     if n < 1:
         raise SettingsError(f"the number of draws must be at least 1, not {n}")
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), n)))
-    if given is None:
-        if not isinstance(F, AbstractDensity):
-            raise NotAnswered(f"{type(F).__name__} has no exact draws: fit orderless, gmm or pca")
+    if given is None and isinstance(F, AbstractDensity):
         return in_batches(_free, F, keys)
-    if not isinstance(F, AbstractConditionalSampler):
-        raise NotAnswered(f"{type(F).__name__} has no exact conditional draws: fit orderless, gmm or pca")
-    return in_batches(lambda F, k: _held(F, given.values[0], given.observed[0], k), F, keys)
+    if given is not None and isinstance(F, AbstractConditionalSampler):
+        return in_batches(lambda F, k: _held(F, given.values[0], given.observed[0], k), F, keys)
+    return chains.draws(walker, _nothing(F) if given is None else given[:1], n, seed, steps)
+
+
+def _nothing(F: AbstractEnergy) -> Rows:
+    """A row of which no cell is known."""
+    shape = (1, *F.space.shape)
+    return Rows(np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(1, np.int64))
 
 
 @eqx.filter_jit
