@@ -55,9 +55,9 @@ def test_a_layer_is_scipys_correlation_and_a_bias():
     x = np.random.default_rng(1).normal(size=(6, 5, 2)).astype(np.float32)
     out = layer(jnp.asarray(x))
     for o in range(3):
-        expected = sum(
-            correlate(x[..., c], np.asarray(layer.weight)[..., c, o], mode="valid") for c in range(2)
-        ) + o
+        expected = (
+            sum(correlate(x[..., c], np.asarray(layer.weight)[..., c, o], mode="valid") for c in range(2)) + o
+        )
         np.testing.assert_allclose(out[..., o], expected, rtol=1e-4, atol=1e-5)
 
 
