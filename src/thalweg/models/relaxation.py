@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from thalweg.energy.spaces import Record
+from thalweg.energy.spaces import Column, Record
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.sampling.cycle import Cycle
@@ -25,22 +25,27 @@ from thalweg.sampling.langevin import MALA
 
 
 def relaxed(space: Record) -> Record:
-    """The same row with every count a number in the box of its bins."""
-    return Record(
-        tuple(
-            replace(column, kind="real", size=0, lower=-0.5, upper=column.size - 0.5)
-            if column.kind == "integer"
-            else column
-            for column in space.columns
-        )
-    )
+    """The same row with every count a number in the box of its bins; so is a pixel of two values."""
+    return Record(tuple(_relaxed(column) for column in space.columns))
+
+
+def _relaxed(column: Column) -> Column:
+    if column.kind == "integer":
+        return replace(column, kind="real", size=0, lower=-0.5, upper=column.size - 0.5)
+    if column.pixel and column.kind == "categorical" and column.size == 2:
+        return replace(column, kind="real", size=0, lower=-0.5, upper=1.5, center=0.5, spread=0.5)
+    return column
 
 
 def bins(space: Record, jitter: float = 0.0) -> tuple[float, ...]:
-    """By column how far data is blurred to either side: half a count; `jitter` deviations of other numbers."""
-    return tuple(
-        {"integer": 0.5, "real": jitter * column.spread}.get(column.kind, 0.0) for column in space.columns
-    )
+    """By column how far data is blurred to either side: `jitter` deviations of a number, of a count at least a half."""
+
+    def width(before: Column, after: Column) -> float:
+        if after.kind == "categorical":
+            return 0.0
+        return max(jitter * after.spread, 0.0 if before.kind == "real" else 0.5)
+
+    return tuple(map(width, space.columns, relaxed(space).columns))
 
 
 class Blurred(AbstractObjective):
