@@ -66,7 +66,7 @@ def one_by_one(target: Target, u: Float[Array, "d"], *, key: PRNGKeyArray) -> Fl
         i = jnp.asarray(index)[k]
         # Only finite coordinates change, of which the coordinates are the codes themselves.
         energies = jnp.ravel(profile(target.energy, target.point(u), i, jnp.asarray(values), x=target.x))
-        logits = jnp.where(values < jnp.asarray(sizes)[k], -target.beta * energies, -jnp.inf)
+        logits = jnp.where(values < jnp.asarray(sizes, jnp.float32)[k], -target.beta * energies, -jnp.inf)
         drawn = jax.random.categorical(jax.random.fold_in(key, k), logits).astype(u.dtype)
         return u.at[i].set(jnp.where(target.free[i], drawn, u[i]))
 
