@@ -74,4 +74,5 @@ def walk(
 
     start = start_all(target, kernel, y), jnp.zeros(()), jnp.zeros(())
     states, acceptance, divergent = jax.lax.fori_loop(0, steps, step, start)
-    return Walked(points_of(target, states), states.energy, acceptance / steps, divergent / steps)
+    count = jnp.asarray(steps, jnp.float32)
+    return Walked(points_of(target, states), states.energy, acceptance / count, divergent / count)
