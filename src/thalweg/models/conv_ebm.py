@@ -1,10 +1,10 @@
 r"""A convolutional energy over images, and what lies beside them in a row.
 
-\[ F(y) = s\, a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
+\[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
 
-h the last features of strided 3×3 convolutions with smooth units over the picture x, each bounded so that it stretches
+h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so that it stretches
 no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given
-h. Contrastive (C2): \(e^{-s a^\top h}\) by contrastive divergence with Langevin chains from a replay buffer, the
+h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay buffer, the
 conditionals by their own likelihood.
 
 Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
@@ -106,9 +106,9 @@ def canvas_of(space: Record) -> Canvas:
 
 
 class ConvEnergy(AbstractGibbs):
-    r"""\(F(y) = s\,a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
+    r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
 
-    `layers` make the features h; `last` is a (h,), `scale` s. `heads` (h, o) and `bias` (o,) give the logits of the
+    `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
     categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units.
     """
 
@@ -125,7 +125,7 @@ class ConvEnergy(AbstractGibbs):
         return self.last @ h - jnp.sum(self.log_probs(h, y))
 
     def features(self, codes: Float[Array, "p"]) -> Float[Array, "h"]:
-        """The last layer, from the codes of the pixels."""
+        """h, from the codes of the pixels."""
         image = canvas_of(self.space).picture(codes)
         for layer in self.layers:
             image = jax.nn.silu(layer(image))
@@ -260,7 +260,7 @@ class Settings:
     jitter: float = setting(0.1, "rows are blurred by as many deviations to either side, and by half a count")
     buffer: int = setting(2000, "pictures in the replay buffer")
     refresh: float = setting(0.05, "share of chains that start anew from noise")
-    penalty: float = setting(1e-2, "weight of the squared output of the network, which keeps it near 0")
+    penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
     steps: int = setting(2000, "training steps")
     batch: int = setting(64, "rows a step, and chains")
     learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
@@ -333,7 +333,7 @@ def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
         "persistent",
         chains=settings.buffer,
         refresh=settings.refresh,
-        penalty=settings.penalty / settings.scale,
+        penalty=settings.penalty,
     )
 
 
@@ -342,7 +342,7 @@ CONV_EBM = Recipe(
     title="Convolutional energy of images",
     code="C2",
     paper="Du & Mordatch (2019), Implicit generation and modeling with energy-based models",
-    formula="F(y) = s a·h(x) − Σ log p(y_c | h(x))",
+    formula="F(y) = a·h(x) − Σ log p(y_c | h(x))",
     about="Strided convolutions over a picture, bounded and smooth; labels beside it are predicted from it.",
     energy=ConvEnergy,
     settings=Settings,

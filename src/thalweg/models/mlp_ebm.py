@@ -34,7 +34,8 @@ from thalweg.models import background
 from thalweg.models.background import Background
 from thalweg.models.embedding import Embedding
 from thalweg.models.recipe import Problem, Recipe, setting
-from thalweg.models.relaxation import Blurred, bins, relaxed
+from thalweg.models.relaxation import Blurred, bins, relaxed, steps_of_numbers
+from thalweg.models.rows import points
 from thalweg.nn.initial import OUTLINE, Initial, drawn
 from thalweg.nn.mlp import Trunk
 

@@ -2,9 +2,9 @@ r"""Products of Student-t experts: filters that are each rarely far from 0.
 
 \[ F(y) = \sum_j \alpha_j \log\left(1 + \tfrac12 s_j^2\right), \qquad s_j = w_j^\top u(y) + b_j, \]
 
-with \(\alpha_j > \tfrac12\) and more filters than coordinates. Square and with as many filters as coordinates it is independent component
-analysis without noise. Trained by score matching, whose loss is in closed form here, or contrastively (C2) where
-there are categories.
+with \(\alpha_j > \tfrac12\) and more filters than coordinates. Square, with as many filters as coordinates, it is
+independent component analysis without noise. Trained by score matching, whose loss is in closed form here, or
+contrastively (C2) where there are categories.
 
 Teh, Welling, Osindero & Hinton (2003), *Energy-based models for sparse overcomplete representations*; by score
 matching: Hyvärinen (2005), *Estimation of non-normalized statistical models by score matching*; Köster & Hyvärinen

@@ -18,9 +18,9 @@ class LatticeLangevin(AbstractTunable):
     \(q(v) \propto e^{-\frac12 \beta\, \partial_i F(y)(v - y_i) - (v - y_i)^2 / 2 \epsilon^2 s_i^2}\), accepted by the
     Hastings ratio.
 
-    `scales` \(s_i\) are the lengths of the coordinates in C order, 0 for those that stay. F must be smooth in the codes;
-    where its slope says nothing the moves are those of a random walk. Zhang, Liu & Liu (2022), *A Langevin-like sampler
-    for discrete distributions*.
+    `scales` \(s_i\) are the lengths of the coordinates in C order, 0 for those that stay. F must be smooth
+    in the codes; where its slope says nothing the moves are those of a random walk.
+    Zhang, Liu & Liu (2022), *A Langevin-like sampler for discrete distributions*.
     """
 
     optimal = 0.574
