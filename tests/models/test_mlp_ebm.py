@@ -85,7 +85,8 @@ def test_rings_by_the_defaults_and_nearly_normalised():
 
 
 @pytest.mark.parametrize(
-    "loss", ["nce", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("cd", "pcd", "sm", "ssm", "dsm"))]
+    "loss",
+    ["nce", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("cd", "pcd", "sm", "ssm", "dsm"))],
 )
 def test_a_small_fit_answers_and_comes_back(loss, tmp_path):
     small = {"width": 16, "steps": 60, "components": 3, "chain": 3}

@@ -2,10 +2,10 @@ r"""A convolutional energy over images, and what lies beside them in a row.
 
 \[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
 
-h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so that it stretches
-no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given
-h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay buffer, the
-conditionals by their own likelihood.
+h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so
+that it stretches no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form
+conditionals given h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay
+buffer, the conditionals by their own likelihood.
 
 Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
 bin's middle. Short chains that are not corrected are not maximum likelihood: F is what its own chains of training
@@ -50,6 +50,8 @@ from thalweg.sampling.target import Target
 
 #: Lengths of the steps of a sweep, in deviations of a pixel: some are right where the energy is steep, some elsewhere.
 LADDER = (0.3, 0.1, 0.03)
+#: The least deviation, in counts, that the steps of counts go by.
+COUNTS = 3.0
 #: The least deviation of a number beside the picture, given it.
 FLOOR = 1e-2
 
@@ -242,7 +244,9 @@ def steps_of_pixels(space: Record, stride: float) -> list[AbstractKernel]:
     if (~finite & (scale > 0)).any():
         kernels.append(MALA(stride**2 / 2, metric=Metric(jnp.asarray(np.where(finite, 0, scale)))))
     if (finite & (scale > 0)).any():
-        kernels.append(LatticeLangevin(stride, tuple(np.where(finite, scale, 0).tolist())))
+        # Shorter than a count nothing would move.
+        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS), 0.0)
+        kernels.append(LatticeLangevin(stride, tuple(scales.tolist())))
     return kernels
 
 
