@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -158,14 +158,15 @@ class Schema:
 
 def _space_column(column: ColumnSchema, place: tuple[int, ...]) -> Column:
     name, size = column.name, column.size
-    image = {"pixel": bool(place), "place": place}
     if column.has_levels:
-        return Column(name, "categorical", size=size, **image)
-    if column.kind == "integer":
-        return Column(name, "integer", size=size, center=column.center, spread=column.std, **image)
-    low, high = column.quantiles[0], column.quantiles[-1]
-    margin = (high - low) / 2
-    return Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std, **image)
+        found = Column(name, "categorical", size=size)
+    elif column.kind == "integer":
+        found = Column(name, "integer", size=size, center=column.center, spread=column.std)
+    else:
+        low, high = column.quantiles[0], column.quantiles[-1]
+        margin = (high - low) / 2
+        found = Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+    return replace(found, pixel=bool(place), place=place)
 
 
 def _check_something_varies(columns: tuple[ColumnSchema, ...], target: str | None, where: str) -> None:

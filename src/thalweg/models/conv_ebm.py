@@ -195,7 +195,7 @@ class JointDivergence(AbstractObjective):
     contrast: ContrastiveDivergence
 
     @property
-    def measures_progress(self):
+    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
         return self.contrast.measures_progress
 
     def init(self, energy, data, *, key):

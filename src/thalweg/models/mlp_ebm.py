@@ -169,8 +169,8 @@ def objective_for(energy: Bent, settings: Settings) -> AbstractObjective:
             return SlicedScoreMatching()
         case "dsm":
             return DenoisingScoreMatching((settings.blur,))
-    start = "data" if settings.loss == "cd" else "persistent"
-    return ContrastiveDivergence(steps_of_numbers(energy.space, settings.stride), settings.chain, start)
+    kernel = steps_of_numbers(energy.space, settings.stride)
+    return ContrastiveDivergence(kernel, settings.chain, "data" if settings.loss == "cd" else "persistent")
 
 
 def _check(space: Record, settings: Settings) -> None:

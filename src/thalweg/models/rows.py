@@ -2,12 +2,13 @@
 
 import warnings
 
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Bool, Float
 
 from thalweg.data.rows import Rows
 from thalweg.errors import DataError, DataWarning
 
-Points = Float[Array, "n d"] | tuple[Float[Array, "n d"], Bool[Array, "n d"]]
+Points = Float[np.ndarray, "n d"] | tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, "n d"]]
 
 
 def points(rows: Rows, *, partial: bool) -> Points:
