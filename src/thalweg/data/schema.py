@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,8 +93,8 @@ class Schema:
     @cached_property
     def space(self) -> Record:
         """The record space of the codes."""
-        pixels = set(self.names[: math.prod(self.grid)]) if self.grid else set()
-        return Record(tuple(_space_column(column, column.name in pixels) for column in self.variables))
+        places = dict(zip(self.names, np.ndindex(*self.grid), strict=False)) if self.grid else {}
+        return Record(tuple(_space_column(column, places.get(column.name, ())) for column in self.variables))
 
     def encode(
         self,
@@ -156,15 +156,17 @@ class Schema:
         return schema_from_dict(content)
 
 
-def _space_column(column: ColumnSchema, pixel: bool) -> Column:
+def _space_column(column: ColumnSchema, place: tuple[int, ...]) -> Column:
     name, size = column.name, column.size
     if column.has_levels:
-        return Column(name, "categorical", size=size, pixel=pixel)
-    if column.kind == "integer":
-        return Column(name, "integer", size=size, center=column.center, spread=column.std, pixel=pixel)
-    low, high = column.quantiles[0], column.quantiles[-1]
-    margin = (high - low) / 2
-    return Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std, pixel=pixel)
+        found = Column(name, "categorical", size=size)
+    elif column.kind == "integer":
+        found = Column(name, "integer", size=size, center=column.center, spread=column.std)
+    else:
+        low, high = column.quantiles[0], column.quantiles[-1]
+        margin = (high - low) / 2
+        found = Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+    return replace(found, pixel=bool(place), place=place)
 
 
 def _check_something_varies(columns: tuple[ColumnSchema, ...], target: str | None, where: str) -> None:

@@ -169,7 +169,7 @@ class Column:
     negative codes are outside the training range). `categorical`: an index below `size`.
     A code is brought to mean 0 and deviation 1 by `(code - center) / spread`, and `unit` is the size of one
     code step in the user's own units (1 for integers and categories). A `pixel` shares its scale with the
-    others.
+    others, and its `place` is where it lies in the image: row, column and, where there are several, channel.
     """
 
     name: str
@@ -181,6 +181,7 @@ class Column:
     spread: float = 1.0
     unit: float = 1.0
     pixel: bool = False
+    place: tuple[int, ...] = ()
 
     @property
     def finite(self) -> bool:

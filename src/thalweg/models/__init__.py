@@ -1,16 +1,30 @@
 """The catalogue: every recipe by its name."""
 
 from thalweg.errors import SettingsError, did_you_mean
+from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.gmm import GMM
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
+from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
+from thalweg.models.products import PRODUCTS
 from thalweg.models.rbm import RESTRICTED_BOLTZMANN
 from thalweg.models.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (PCA, KMEANS, GMM, ORDERLESS, RESTRICTED_BOLTZMANN, ISING)
+    recipe.name: recipe
+    for recipe in (
+        PCA,
+        KMEANS,
+        GMM,
+        ORDERLESS,
+        RESTRICTED_BOLTZMANN,
+        ISING,
+        MLP_EBM,
+        CONV_EBM,
+        PRODUCTS,
+    )
 }
 
 #: What `fit` takes where no recipe is named.

@@ -1,0 +1,355 @@
+r"""A convolutional energy over images, and what lies beside them in a row.
+
+\[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
+
+h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so
+that it stretches no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form
+conditionals given h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay
+buffer, the conditionals by their own likelihood.
+
+Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
+bin's middle. Short chains that are not corrected are not maximum likelihood: F is what its own chains of training
+sample, and only nearly what chains that run for ever would.
+
+Du & Mordatch (2019), *Implicit generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019),
+*Learning non-convergent non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang,
+Jacobsen, Duvenaud, Norouzi & Swersky (2020), *Your classifier is secretly an energy based model and you should treat it
+like one*.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thalweg.energy.base import AbstractEnergy, Scalar
+from thalweg.energy.capabilities import AbstractGibbs
+from thalweg.energy.spaces import Column, Record
+from thalweg.errors import SettingsError
+from thalweg.learning.fit import fit
+from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.rows import split_batch
+from thalweg.learning.run import Fit
+from thalweg.learning.samples import ContrastiveDivergence
+from thalweg.models.embedding import factors
+from thalweg.models.gaussian import log_normal_1d
+from thalweg.models.recipe import Problem, Recipe, setting
+from thalweg.models.relaxation import Blurred, bins, relaxed
+from thalweg.nn.convolution import Convolution
+from thalweg.nn.initial import OUTLINE, Initial, drawn
+from thalweg.sampling.kernel import AbstractKernel, Metric
+from thalweg.sampling.langevin import MALA, ULA
+from thalweg.sampling.lattice import LatticeLangevin
+from thalweg.sampling.target import Target
+
+#: Lengths of the steps of a sweep, in deviations of a pixel: some are right where the energy is steep, some elsewhere.
+LADDER = (0.3, 0.1, 0.03)
+#: The least deviation, in counts, that the steps of counts go by.
+COUNTS = 3.0
+#: The least deviation of a number beside the picture, given it.
+FLOOR = 1e-2
+
+
+class Canvas(NamedTuple):
+    """Where the pixels of a row lie, in NumPy: their columns, `place` of each in the picture of `shape`, and the
+    `center` and `factor` that bring codes to a common scale; `others` are the columns beside them."""
+
+    pixels: np.ndarray
+    place: np.ndarray
+    shape: tuple[int, int, int]
+    center: np.ndarray
+    factor: np.ndarray
+    others: np.ndarray
+
+    def picture(self, codes: Float[Array, "p"]) -> Float[Array, "h w c"]:
+        """The picture; 0, their mean, where pixels never vary."""
+        u = (codes - self.center) * self.factor
+        size = int(np.prod(self.shape))
+        if not np.array_equal(self.place, np.arange(size)):
+            source = np.full(size, len(self.place))
+            source[self.place] = np.arange(len(self.place))
+            u = jnp.append(u, 0.0)[source]
+        return u.reshape(self.shape)
+
+
+@lru_cache(maxsize=64)
+def canvas_of(space: Record) -> Canvas:
+    """The picture in a row. Raises `SettingsError` where there is none."""
+    pixels = [i for i, column in enumerate(space.columns) if column.pixel and len(column.place) in (2, 3)]
+    if not pixels:
+        raise SettingsError(
+            "conv-ebm is for images: an array of (n, height, width) or (n, height, width, channels), a folder of "
+            "pictures, or digits; for a table fit mlp-ebm"
+        )
+    columns = relaxed(Record(tuple(space.columns[i] for i in pixels))).columns
+    coded = [column.name for column in columns if column.kind == "categorical"]
+    if coded:
+        raise SettingsError(
+            f"the pixel {coded[0]!r} is a category, and conv-ebm is for shades: fit orderless"
+        )
+    places = np.array([(*column.place, 0)[:3] for column in columns])
+    # Borders that never vary are not in the space, and need no room.
+    places = places - places.min(axis=0)
+    shape = tuple(int(n) for n in places.max(axis=0) + 1)
+    return Canvas(
+        np.array(pixels),
+        np.ravel_multi_index(tuple(places.T), shape),
+        (shape[0], shape[1], shape[2]),
+        np.array([column.center for column in columns], np.float32),
+        factors(columns, "auto").astype(np.float32),
+        np.array([i for i in range(len(space.columns)) if i not in set(pixels)], int),
+    )
+
+
+class ConvEnergy(AbstractGibbs):
+    r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
+
+    `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
+    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units.
+    """
+
+    space: Record
+    layers: tuple[Convolution, ...]
+    last: Float[Array, "h"]
+    heads: Float[Array, "h o"]
+    bias: Float[Array, "o"]
+    log_deviation: Float[Array, "n"]
+    scale: float = eqx.field(static=True)
+
+    def __call__(self, y, x=None):
+        h = self.features(y[canvas_of(self.space).pixels])
+        return self.last @ h - jnp.sum(self.log_probs(h, y))
+
+    def features(self, codes: Float[Array, "p"]) -> Float[Array, "h"]:
+        """h, from the codes of the pixels."""
+        image = canvas_of(self.space).picture(codes)
+        for layer in self.layers:
+            image = jax.nn.silu(layer(image))
+        return self.scale * jnp.ravel(image)
+
+    def log_probs(self, h: Float[Array, "h"], y: Float[Array, "d"]) -> Float[Array, "c"]:
+        """log p of each column beside the picture, given its features."""
+        out = h @ self.heads + self.bias
+        found = []
+        for column, i, outputs, number in _beside(self.space):
+            if column.kind == "categorical":
+                value = y[i].astype(jnp.int32)
+                found.append(jax.nn.log_softmax(out[outputs])[value])
+            else:
+                u, deviation = (y[i] - column.center) / column.spread, self._deviation(number)
+                found.append(log_normal_1d(u - out[outputs][0], deviation) - np.log(column.spread))
+        return jnp.stack(found) if found else jnp.zeros(0)
+
+    def _deviation(self, number: int) -> Scalar:
+        return FLOOR + jnp.exp(self.log_deviation[number])
+
+    def gibbs(self, y, observed, x=None, *, beta, key):
+        """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""
+        y = self._beside_drawn(y, observed, beta, key=key)
+        for i, stride in enumerate(LADDER):
+            for j, kernel in enumerate(steps_of_pixels(self.space, stride)):
+                target = Target(self, x, beta, held=y, observed=observed, folded=True)
+                state = kernel.init(target, target.coordinates(y))
+                step_key = jax.random.fold_in(key, 2 * i + j + 1)
+                y = target.point(kernel.step(target, state, key=step_key)[0].position)
+        return y
+
+    def _beside_drawn(
+        self, y: Float[Array, "d"], observed: Array, beta: float | Scalar, *, key: PRNGKeyArray
+    ) -> Float[Array, "d"]:
+        """A draw of the columns beside the picture, each from its own conditional."""
+        h = self.features(y[canvas_of(self.space).pixels])
+        out = h @ self.heads + self.bias
+        for column, i, outputs, number in _beside(self.space):
+            own = jax.random.fold_in(key, 1000 + int(i))
+            if column.kind == "categorical":
+                value = jax.random.categorical(own, beta * jax.nn.log_softmax(out[outputs])).astype(y.dtype)
+            else:
+                noise = self._deviation(number) * jax.random.normal(own) / jnp.sqrt(beta)
+                value = column.center + column.spread * (out[outputs][0] + noise)
+                if column.kind == "integer":
+                    value = jnp.clip(jnp.round(value), 0, column.size - 1)
+            y = y.at[i].set(jnp.where(observed[i], y[i], value))
+        return y
+
+
+class Picture(AbstractEnergy):
+    """The energy of the pixels alone, the columns beside them summed out, over the numbers that chains move."""
+
+    energy: ConvEnergy
+    space: Record = eqx.field(static=True)
+
+    def __call__(self, y, x=None):
+        return self.energy.last @ self.energy.features(y)
+
+
+class JointDivergence(AbstractObjective):
+    r"""Contrastive divergence of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
+
+    contrast: ContrastiveDivergence
+
+    @property
+    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
+        return self.contrast.measures_progress
+
+    def init(self, energy, data, *, key):
+        return self.contrast.init(_picture(energy), _pixels(energy, data), key=key)
+
+    def __call__(self, energy, batch, memory, *, key):
+        loss, (memory, metrics) = self.contrast(_picture(energy), _pixels(energy, batch), memory, key=key)
+        canvas = canvas_of(energy.space)
+        if len(canvas.others):
+            values, observed = split_batch(batch)
+            log_probs = jax.vmap(lambda y: energy.log_probs(energy.features(y[canvas.pixels]), y))(values)
+            if observed is not None:
+                whole = jnp.all(observed[:, canvas.pixels], axis=1, keepdims=True)
+                log_probs = jnp.where(whole & observed[:, canvas.others], log_probs, 0.0)
+            loss = loss - jnp.mean(jnp.sum(log_probs, axis=1))
+        return loss, (memory, metrics)
+
+
+def _picture(energy: ConvEnergy) -> Picture:
+    columns = tuple(energy.space.columns[i] for i in canvas_of(energy.space).pixels)
+    return Picture(energy, relaxed(Record(columns)))
+
+
+def _pixels(energy, data):
+    pixels = canvas_of(energy.space).pixels
+    return jax.tree.map(lambda leaf: leaf[:, pixels], data)
+
+
+def _beside(space: Record) -> list[tuple[Column, int, slice, int]]:
+    """Each column beside the picture: itself, its place in the row, its outputs, and which number it is."""
+    found, start, number = [], 0, 0
+    for i in canvas_of(space).others:
+        column = space.columns[i]
+        width = column.size if column.kind == "categorical" else 1
+        found.append((column, int(i), slice(start, start + width), number))
+        start, number = start + width, number + (column.kind != "categorical")
+    return found
+
+
+def steps_of_pixels(space: Record, stride: float) -> list[AbstractKernel]:
+    """Langevin steps of the pixels that are numbers, and of those that are counts; `stride` in their deviations."""
+    columns = relaxed(space).columns
+    scale = np.array([column.spread if column.pixel else 0.0 for column in columns], np.float32)
+    finite = np.array([column.finite for column in space.columns])
+    kernels: list[AbstractKernel] = []
+    if (~finite & (scale > 0)).any():
+        kernels.append(MALA(stride**2 / 2, metric=Metric(jnp.asarray(np.where(finite, 0, scale)))))
+    if (finite & (scale > 0)).any():
+        # Shorter than a count nothing would move.
+        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS), 0.0)
+        kernels.append(LatticeLangevin(stride, tuple(scales.tolist())))
+    return kernels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of `conv-ebm`."""
+
+    channels: int = setting(32, "channels of the first convolution; the others have twice as many")
+    layers: int = setting(3, "strided 3×3 convolutions")
+    scale: float = setting(
+        100.0, "what the network's output is multiplied by: one over the temperature of the chains"
+    )
+    chain: int = setting(20, "steps of the chains a training step")
+    stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")
+    jitter: float = setting(0.1, "rows are blurred by as many deviations to either side, and by half a count")
+    buffer: int = setting(2000, "pictures in the replay buffer")
+    refresh: float = setting(0.05, "share of chains that start anew from noise")
+    penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
+    steps: int = setting(2000, "training steps")
+    batch: int = setting(64, "rows a step, and chains")
+    learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
+
+
+def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
+    """The network before training."""
+    canvas = canvas_of(space)
+    shape, layers = canvas.shape, []
+    for i in range(settings.layers):
+        out = settings.channels * min(2, 1 + i)
+        layers.append(
+            Convolution(shape[2], out, stride=2 if min(shape[:2]) > 2 else 1, bounded=True, initial=initial)
+        )
+        stride = layers[-1].stride
+        shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
+    features = int(np.prod(shape))
+    columns = [space.columns[i] for i in canvas.others]
+    outputs = sum(column.size if column.kind == "categorical" else 1 for column in columns)
+    return ConvEnergy(
+        space,
+        tuple(layers),
+        initial.normal((features,), features**-0.5),
+        initial.zeros(features, outputs),
+        initial.zeros(outputs),
+        initial.zeros(sum(column.kind != "categorical" for column in columns)),
+        settings.scale,
+    )
+
+
+def skeleton(space: Record, settings: Settings) -> ConvEnergy:
+    """An energy of the right shapes."""
+    return build(space, settings, OUTLINE)
+
+
+def train(problem: Problem) -> Fit:
+    """Contrastive divergence with chains from a replay buffer."""
+    settings, space = problem.settings, problem.space
+    init_key, fit_key = jax.random.split(problem.key)
+    start = build(space, settings, drawn(init_key))
+    complete = bool(problem.rows.complete.all())
+    return fit(
+        start,
+        problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
+        Blurred(JointDivergence(contrast_for(space, settings)), bins(space, settings.jitter)),
+        optimiser=optax.chain(
+            optax.clip_by_global_norm(10.0 * settings.scale),
+            optax.adam(
+                optax.warmup_cosine_decay_schedule(
+                    0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
+                ),
+                b1=0.0,
+            ),
+        ),
+        steps=settings.steps,
+        batch=settings.batch,
+        averaging=0.995,
+        key=fit_key,
+        run=problem.run,
+    )
+
+
+def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
+    """Unadjusted Langevin chains of the pixels, from a replay buffer."""
+    # One scale for all pixels, as the picture has.
+    scale = jnp.asarray(1 / canvas_of(space).factor)
+    return ContrastiveDivergence(
+        ULA(settings.stride**2 / 2, metric=Metric(scale)),
+        settings.chain,
+        "persistent",
+        chains=settings.buffer,
+        refresh=settings.refresh,
+        penalty=settings.penalty,
+    )
+
+
+CONV_EBM = Recipe(
+    name="conv-ebm",
+    title="Convolutional energy of images",
+    code="C2",
+    paper="Du & Mordatch (2019), Implicit generation and modeling with energy-based models",
+    formula="F(y) = a·h(x) − Σ log p(y_c | h(x))",
+    about="Strided convolutions over a picture, bounded and smooth; labels beside it are predicted from it.",
+    energy=ConvEnergy,
+    settings=Settings,
+    skeleton=skeleton,
+    train=train,
+)

@@ -1,0 +1,112 @@
+"""Two-dimensional convolution, computed in the way that suits the device.
+
+Inside a compiled loop XLA's own convolution is many times slower on a CPU than outside, and a chain is such a loop. A
+gather of patches and one matrix product is as fast in either place; on other devices the library's own is used.
+"""
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from thalweg.errors import SettingsError
+from thalweg.nn.initial import Initial
+from thalweg.nn.norms import bounded
+
+Image = Float[Array, "h w c"]
+Padding = Literal["same", "valid"]
+
+
+class Convolution(eqx.Module):
+    r"""\(y_{ij} = b + \sum_{ab} x_{si + a,\, sj + b} W_{ab}\) of one image (h, w, c), with kernels of `size` and
+    `stride` s.
+
+    Padded with zeros, "same" gives an image of \(\lceil h/s \rceil \times \lceil w/s \rceil\). Where it is
+    `bounded`, the kernels are scaled down so far that the map does not stretch any difference of images
+    (`thalweg.nn.norms`).
+    """
+
+    weight: Float[Array, "size size c o"]
+    bias: Float[Array, "o"]
+    stride: int = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
+    bounded: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        padding: Padding = "same",
+        bounded: bool = False,
+        initial: Initial,
+    ):
+        if min(channels, out, size, stride) < 1:
+            raise SettingsError(
+                f"a convolution has channels, a size and a stride of at least 1, not {channels} to {out} channels, "
+                f"size {size} and stride {stride}"
+            )
+        if padding not in ("same", "valid"):
+            raise SettingsError(f"the padding is same or valid, not {padding!r}")
+        self.weight = initial.normal((size, size, channels, out), 1 / math.sqrt(size * size * channels))
+        self.bias = initial.zeros(out)
+        self.stride, self.padding, self.bounded = stride, padding, bounded
+
+    @property
+    def kernels(self) -> Float[Array, "size size c o"]:
+        """The kernels in use: scaled down where they have to be."""
+        if not self.bounded:
+            return self.weight
+        size, _, channels, out = self.weight.shape
+        # A pixel is seen by so many patches along each axis, so the gather stretches by as much.
+        overlap = math.ceil(size / self.stride)
+        matrix = bounded(self.weight.reshape(-1, out), 1 / overlap)
+        return matrix.reshape(size, size, channels, out)
+
+    def __call__(self, x: Image) -> Image:
+        own = by_patches if jax.default_backend() == "cpu" else by_library
+        return own(x, self.kernels, self.stride, self.padding) + self.bias[None, None]
+
+
+def by_patches(x: Image, kernels: Float[Array, "s s c o"], stride: int, padding: Padding) -> Image:
+    """A gather of patches, as shifted slices, and one matrix product."""
+    size, _, channels, out = kernels.shape
+    x = jnp.pad(x, (*_borders(x.shape[:2], size, stride, padding), (0, 0)))
+    h, w = ((n - size) // stride + 1 for n in x.shape[:2])
+    slices = [
+        jax.lax.slice(
+            x, (i, j, 0), (i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, channels), (stride, stride, 1)
+        )
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.concatenate(slices, axis=-1) @ kernels.reshape(-1, out)
+
+
+def by_library(x: Image, kernels: Float[Array, "s s c o"], stride: int, padding: Padding) -> Image:
+    """The library's own convolution."""
+    borders = _borders(x.shape[:2], kernels.shape[0], stride, padding)
+    return jax.lax.conv_general_dilated(
+        x[None], kernels, (stride, stride), borders, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )[0]
+
+
+def _borders(
+    shape: tuple[int, ...], size: int, stride: int, padding: Padding
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros before and after each axis; the odd one goes after, as XLA has it."""
+    if padding == "valid":
+        if min(shape) < size:
+            raise SettingsError(f"an image of {shape[0]}×{shape[1]} has no patch of {size}×{size}")
+        return (0, 0), (0, 0)
+
+    def around(n: int) -> tuple[int, int]:
+        total = max((math.ceil(n / stride) - 1) * stride + size - n, 0)
+        return total // 2, total - total // 2
+
+    return around(shape[0]), around(shape[1])

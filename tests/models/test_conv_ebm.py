@@ -1,0 +1,151 @@
+"""The convolutional energy: where pixels lie, its bound, its conditionals and its sweep, and a fit of digits."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import thalweg
+from thalweg.data.load import load
+from thalweg.data.schema import Schema
+from thalweg.energy.spaces import Column, Record
+from thalweg.errors import SettingsError
+from thalweg.models.conv_ebm import ConvEnergy, Settings, build, canvas_of
+from thalweg.models.relaxation import bins, relaxed
+from thalweg.nn.initial import drawn
+
+SMALL = Settings(channels=3, layers=2, scale=3.0)
+
+
+def pictures(n: int = 60, shape: tuple[int, ...] = (4, 3), levels: int = 5) -> np.ndarray:
+    """Pictures of counts of which one pixel never varies."""
+    images = np.random.default_rng(0).integers(0, levels, (n, *shape)).astype(np.uint8)
+    images[:, 1, 1] = 2
+    return images
+
+
+def energy_over(space: Record, seed: int = 0) -> ConvEnergy:
+    F = build(space, SMALL, drawn(jax.random.key(seed)))
+    rng = np.random.default_rng(seed)
+    heads, bias = (jnp.asarray(rng.normal(size=a.shape), jnp.float32) for a in (F.heads, F.bias))
+    return replace(F, heads=heads, bias=bias, last=3 * F.last)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 3)])
+def test_the_picture_has_every_pixel_in_its_place(shape):
+    images = pictures(shape=shape)
+    schema = Schema.infer(load(images))
+    canvas = canvas_of(schema.space)
+    codes = schema.encode(load(images).table).values
+    found = np.asarray(jax.vmap(canvas.picture)(jnp.asarray(codes[:, canvas.pixels])))
+    flat = images.reshape(len(images), -1).astype(float)
+    spread = np.sqrt(np.mean(flat.var(axis=0)[flat.std(axis=0) > 0]))
+    expected = (images - images.mean(axis=0)) / spread
+    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-4)
+    assert (found[:, 1, 1] == 0).all()
+
+
+def test_tables_and_categories_for_pixels_are_refused():
+    with pytest.raises(SettingsError, match="conv-ebm is for images"):
+        thalweg.fit("wine", "conv-ebm", progress=False)
+    place = {"pixel": True, "place": (0, 0)}
+    with pytest.raises(SettingsError, match="pixel 'p' is a category"):
+        canvas_of(Record((Column("p", "categorical", size=3, **place),)))
+
+
+def test_counts_are_relaxed_to_their_bins():
+    place = {"pixel": True, "place": (0, 0)}
+    space = Record(
+        (
+            Column("a", "integer", size=4, spread=2.0),
+            Column("b", "categorical", size=2, **place),
+            Column("c", "categorical", size=2),
+            Column("d", "real", lower=0.0, upper=1.0),
+        )
+    )
+    box = [(c.kind, c.lower, c.upper) for c in relaxed(space).columns]
+    assert box[:2] == [("real", -0.5, 3.5), ("real", -0.5, 1.5)]
+    assert [kind for kind, *_ in box[2:]] == ["categorical", "real"]
+    assert bins(space, 0.1) == pytest.approx((0.5, 0.5, 0.0, 0.1))
+    assert bins(space, 1.0) == pytest.approx((2.0, 0.5, 0.0, 1.0))
+
+
+def test_the_energy_of_pictures_is_as_steep_as_its_bound_at_most():
+    """1-Lipschitz layers and units of slope at most 1.0999: |dF/du| ≤ 1.0999^layers · scale · |a|."""
+    schema = Schema.infer(load(pictures()))
+    F = build(schema.space, SMALL, drawn(jax.random.key(0)))
+    F = replace(F, layers=jax.tree.map(lambda leaf: 30 * leaf, F.layers))
+    canvas, rng = canvas_of(schema.space), np.random.default_rng(0)
+    bound = 1.0999**SMALL.layers * SMALL.scale * float(jnp.linalg.norm(F.last))
+    slopes = jax.vmap(jax.grad(F))(jnp.asarray(rng.uniform(-5, 10, (50, *schema.space.shape)), jnp.float32))
+    steepest = np.linalg.norm(np.asarray(slopes) / canvas.factor, axis=1).max()
+    assert 0.001 * bound < steepest <= bound
+
+
+BESIDE = Record(
+    (
+        *(Column(f"p{i}", "integer", size=3, center=1.0, pixel=True, place=(0, i)) for i in range(2)),
+        Column("label", "categorical", size=3),
+    )
+)
+
+
+def test_what_lies_beside_the_picture_is_normalised_given_it():
+    space = Record((*BESIDE.columns, Column("width", "real", center=1.0, spread=2.0)))
+    F = energy_over(space)
+    widths = np.arange(-15.0, 18.0, 0.05)
+    rows = [[2.0, 0.0, label, width] for label in range(3) for width in widths]
+    energies = np.asarray(jax.vmap(F)(jnp.asarray(rows, jnp.float32)), np.float64)
+    alone = float(F.last @ F.features(jnp.array([2.0, 0.0])))
+    assert np.exp(alone - energies).sum() * 0.05 == pytest.approx(1.0, rel=1e-3)
+
+
+def test_sweeps_have_the_enumerated_probabilities():
+    F, chains = energy_over(BESIDE), 20_000
+    points = np.asarray(F.space.points())
+    weights = np.exp(-1.5 * np.asarray(jax.vmap(F)(points), np.float64))
+    truth = weights / weights.sum()
+    free = jnp.zeros(3, bool)
+
+    def chain(key):
+        def sweep(i, y):
+            return F.gibbs(y, free, beta=1.5, key=jax.random.fold_in(key, i))
+
+        return jax.lax.fori_loop(0, 300, sweep, jnp.zeros(3))
+
+    ends = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), chains)))
+    seen = np.bincount((ends @ [9, 3, 1]).astype(int), minlength=27) / chains
+    np.testing.assert_allclose(seen, truth, atol=5 * np.sqrt(truth.max() / chains))
+
+
+def test_a_small_fit_answers_and_comes_back(tmp_path):
+    images = pictures()
+    small = {"channels": 2, "layers": 2, "steps": 8, "chain": 2, "buffer": 80}
+    model = thalweg.fit(images, "conv-ebm", progress=False, **small)
+    assert np.isfinite(model.energy(images)).all()
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(thalweg.load(tmp_path / "model").energy(images), model.energy(images))
+
+
+@pytest.mark.slow
+def test_digits_by_fewer_steps_than_the_defaults():
+    """Labels that a linear reader has at 96 %, and rows whose pixels are independent told from digits."""
+    digits = load("digits")
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(digits))
+    train, test = digits.table.take(order[:1400]), digits.table.take(order[1400:])
+    model = thalweg.fit(train, "conv-ebm", target="label", steps=600, progress=False)
+    right = np.asarray(model.predict(test).value.to_pylist()) == np.asarray(test["label"].to_pylist())
+    assert right.mean() > 0.9
+    F, values = model.F, model.schema.encode(test).values
+    canvas = canvas_of(F.space)
+    pixels = values[:, canvas.pixels]
+    mixed = np.stack([rng.permutation(column) for column in pixels.T], axis=1)
+    energies = jax.jit(jax.vmap(lambda p: F.last @ F.features(p)))(
+        jnp.asarray(np.concatenate([pixels, mixed]))
+    )
+    truth = np.repeat([0, 1], len(pixels))
+    assert roc_auc_score(truth, np.asarray(energies)) > 0.85
