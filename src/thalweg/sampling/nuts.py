@@ -27,6 +27,8 @@ from thalweg.sampling.kernel import (
 )
 
 Vector = Float[Array, "d"]
+#: Leapfrog steps of which the random numbers are drawn at once: alone they would cost more than the step.
+BLOCK = 16
 
 
 class NUTS(AbstractTunable):
@@ -60,168 +62,159 @@ class NUTS(AbstractTunable):
         r = target.momentum(throw)
         energy = state.potential + jnp.vdot(r, r) / 2
 
-        def grow(tree: "_Tree") -> "_Tree":
-            draws = jax.random.uniform(jax.random.fold_in(walk, tree.work), (3,))
-            front, r = leapfrog(
-                target, self.metric, tree.direction * self.step_size, tree.front, tree.front_r
-            )
+        def grow(tree: "_Tree", draws: Float[Array, "block 3"]) -> "_Tree":
+            size = jnp.where(tree.forwards, self.step_size, -self.step_size)
+            front, r = leapfrog(target, self.metric, size, *_unpacked(tree.front))
             gain = energy - front.potential - jnp.vdot(r, r) / 2
             gain = jnp.where(jnp.isfinite(gain), gain, -jnp.inf)
-            return _merged(_longer(tree, front, r, gain, draws[0]), draws[1:], self.max_depth)
+            return _grown(tree, _packed(front, r), r, gain, draws[tree.work % BLOCK], self.max_depth)
 
-        end = jax.lax.while_loop(lambda tree: ~tree.done, grow, self._root(state, r, first))
+        def grow_block(tree: "_Tree") -> "_Tree":
+            draws = jax.random.uniform(jax.random.fold_in(walk, tree.work), (BLOCK, 3))
+            until = tree.work + BLOCK
+            return jax.lax.while_loop(
+                lambda tree: ~tree.done & (tree.work < until), lambda tree: grow(tree, draws), tree
+            )
+
+        root = _root(_packed(state, r), r, jax.random.bernoulli(first), self.max_depth)
+        end = jax.lax.while_loop(lambda tree: ~tree.done, grow_block, root)
         info = Info(end.acceptance / end.work.astype(jnp.float32), end.divergent, end.work)
-        return end.chosen, info
-
-    def _root(self, state: State, r: Vector, key: Array) -> "_Tree":
-        zeros = jnp.zeros((self.max_depth, len(r)))
-        return _Tree(
-            left=state,
-            left_r=r,
-            right=state,
-            right_r=r,
-            chosen=state,
-            weight=jnp.zeros(()),
-            momenta=r,
-            depth=jnp.zeros((), jnp.int32),
-            direction=jnp.where(jax.random.bernoulli(key), 1.0, -1.0),
-            front=state,
-            front_r=r,
-            first_r=r,
-            branch=_Branch(
-                state, jnp.array(-jnp.inf), jnp.zeros_like(r), jnp.zeros((), jnp.int32), zeros, zeros
-            ),
-            turned=jnp.array(False),
-            divergent=jnp.array(False),
-            done=jnp.array(False),
-            acceptance=jnp.zeros(()),
-            work=jnp.zeros((), jnp.int32),
-        )
-
-
-class _Branch(eqx.Module):
-    """The half that is being added: the state drawn from it, its weight, the sum of its momenta, its leaves so far,
-    and the momenta (and sums) at which those smaller trees began that are not yet complete."""
-
-    chosen: State
-    weight: Scalar
-    momenta: Vector
-    leaves: Int[Array, ""]
-    starts: Float[Array, "depth d"]
-    sums: Float[Array, "depth d"]
+        return _unpacked(end.chosen)[0], info
 
 
 class _Tree(eqx.Module):
-    left: State
-    left_r: Vector
-    right: State
-    right_r: Vector
-    chosen: State
+    """A trajectory and the half that is being added to it, the branch.
+
+    Points are packed (`_packed`), for the loop costs what it carries: `ends` backwards and forwards in time, the
+    `chosen` point with the tree's log `weight` and the sum of its `momenta`. Of the branch: its moving `front`, its
+    `first` momentum, its `leaves` so far, and what it has chosen, weighs and sums to. In `open` the momenta (and the
+    sums) at which those smaller trees began that are not complete yet.
+    """
+
+    ends: Float[Array, "2 p"]
+    chosen: Float[Array, "p"]
     weight: Scalar
     momenta: Vector
     depth: Int[Array, ""]
-    direction: Scalar
-    front: State
-    front_r: Vector
-    first_r: Vector
-    branch: _Branch
-    turned: Bool[Array, ""]
+    forwards: Bool[Array, ""]
+    front: Float[Array, "p"]
+    first: Vector
+    leaves: Int[Array, ""]
+    branch_chosen: Float[Array, "p"]
+    branch_weight: Scalar
+    branch_momenta: Vector
+    open: Float[Array, "2 depth d"]
     divergent: Bool[Array, ""]
     done: Bool[Array, ""]
     acceptance: Scalar
     work: Int[Array, ""]
 
 
-def _longer(tree: _Tree, front: State, r: Vector, gain: Scalar, draw: Scalar) -> _Tree:
-    """The branch with one leaf more."""
-    branch = tree.branch
-    weight = jnp.logaddexp(branch.weight, gain)
-    take = jnp.log(draw) < gain - weight
-    momenta = branch.momenta + r
-    # Leaf n closes as many smaller trees as its binary digits end in ones; those that are open are kept by the number
-    # of ones above.
-    n = branch.leaves
+def _packed(state: State, r: Vector) -> Float[Array, "p"]:
+    return jnp.concatenate([state.position, state.gradient, r, jnp.stack([state.potential, state.energy])])
+
+
+def _unpacked(packed: Float[Array, "p"]) -> tuple[State, Vector]:
+    d = (len(packed) - 2) // 3
+    return State(packed[:d], packed[-2], packed[-1], packed[d : 2 * d]), packed[2 * d : 3 * d]
+
+
+def _root(point: Float[Array, "p"], r: Vector, forwards: Bool[Array, ""], max_depth: int) -> _Tree:
+    zero, none = jnp.zeros((), jnp.int32), jnp.array(False)
+    return _Tree(
+        ends=jnp.stack([point, point]),
+        chosen=point,
+        weight=jnp.zeros(()),
+        momenta=r,
+        depth=zero,
+        forwards=forwards,
+        front=point,
+        first=r,
+        leaves=zero,
+        branch_chosen=point,
+        branch_weight=jnp.array(-jnp.inf),
+        branch_momenta=jnp.zeros_like(r),
+        open=jnp.zeros((2, max_depth, len(r))),
+        divergent=none,
+        done=none,
+        acceptance=jnp.zeros(()),
+        work=zero,
+    )
+
+
+def _grown(
+    tree: _Tree,
+    front: Float[Array, "p"],
+    r: Vector,
+    gain: Scalar,
+    draws: Float[Array, "3"],
+    max_depth: int,
+) -> _Tree:
+    """The tree after one more leaf of its branch; with the branch, where that is then complete and sound."""
+    weight = jnp.logaddexp(tree.branch_weight, gain)
+    branch = jnp.where(jnp.log(draws[0]) < gain - weight, front, tree.branch_chosen)
+    momenta = tree.branch_momenta + r
+    open_trees, turned = _closed(tree.open, tree.leaves, r, momenta)
+    divergent = ~(gain > -DIVERGENT)
+    broken = turned | divergent
+    first = jnp.where(tree.leaves == 0, r, tree.first)
+    leaves = tree.leaves + 1
+
+    whole = (leaves == jnp.left_shift(jnp.int32(1), tree.depth)) & ~broken
+    take = whole & (jnp.log(draws[1]) < weight - tree.weight)
+    side = jnp.stack([~tree.forwards, tree.forwards])
+    ends = jnp.where((whole & side)[:, None], front[None], tree.ends)
+    depth = tree.depth + whole.astype(jnp.int32)
+    ends_here = broken | (whole & (_turned(tree, r, first, momenta) | (depth >= max_depth)))
+    forwards = jnp.where(whole, draws[2] < 0.5, tree.forwards)
+    return _Tree(
+        ends=ends,
+        chosen=jnp.where(take, branch, tree.chosen),
+        weight=jnp.where(whole, jnp.logaddexp(tree.weight, weight), tree.weight),
+        momenta=jnp.where(whole, tree.momenta + momenta, tree.momenta),
+        depth=depth,
+        forwards=forwards,
+        front=jnp.where(whole, jnp.where(forwards, ends[1], ends[0]), front),
+        first=first,
+        leaves=jnp.where(whole, 0, leaves),
+        branch_chosen=branch,
+        branch_weight=jnp.where(whole, -jnp.inf, weight),
+        branch_momenta=jnp.where(whole, 0.0, momenta),
+        open=open_trees,
+        divergent=divergent,
+        done=ends_here,
+        acceptance=tree.acceptance + jnp.exp(jnp.minimum(gain, 0.0)),
+        work=tree.work + 1,
+    )
+
+
+def _closed(
+    opened: Float[Array, "2 depth d"], n: Int[Array, ""], r: Vector, momenta: Vector
+) -> tuple[Float[Array, "2 depth d"], Bool[Array, ""]]:
+    """The open trees after leaf `n`, and whether one that it closes has turned.
+
+    A leaf closes as many trees as its number's binary digits end in ones; those that are open are kept by the number of
+    ones above.
+    """
     slot = jax.lax.population_count(n >> 1)
     even = n % 2 == 0
-    slots = jnp.arange(len(branch.starts), dtype=jnp.int32)
+    slots = jnp.arange(opened.shape[1], dtype=jnp.int32)
     here = (slots == slot) & even
-    starts = jnp.where(here[:, None], r[None], branch.starts)
-    sums = jnp.where(here[:, None], momenta[None], branch.sums)
+    opened = jnp.where(here[None, :, None], jnp.stack([r, momenta])[:, None], opened)
     closed = jax.lax.population_count(n & ~(n + 1))
+    starts, sums = opened
     spans = momenta[None] - sums + starts
     turns = (spans @ r <= 0) | (jnp.sum(spans * starts, axis=1) <= 0)
-    turned = jnp.any(turns & ~even & (slots <= slot) & (slots > slot - closed))
-    longer = _Branch(_either(take, front, branch.chosen), weight, momenta, n + 1, starts, sums)
-    return eqx.tree_at(
-        lambda t: (t.front, t.front_r, t.first_r, t.branch, t.turned, t.divergent, t.acceptance, t.work),
-        tree,
-        (
-            front,
-            r,
-            jnp.where(n == 0, r, tree.first_r),
-            longer,
-            turned,
-            ~(gain > -DIVERGENT),
-            tree.acceptance + jnp.exp(jnp.minimum(gain, 0.0)),
-            tree.work + 1,
-        ),
-    )
+    return opened, jnp.any(turns & ~even & (slots <= slot) & (slots > slot - closed))
 
 
-def _merged(tree: _Tree, draws: Float[Array, "2"], max_depth: int) -> _Tree:
-    """The tree with its branch, where that is complete and sound, and a new one begun."""
-    branch, forwards = tree.branch, tree.direction > 0
-    broken = tree.turned | tree.divergent
-    whole = (branch.leaves == jnp.left_shift(jnp.int32(1), tree.depth)) & ~broken
-    take = whole & (jnp.log(draws[0]) < branch.weight - tree.weight)
-    momenta = tree.momenta + branch.momenta
-    left, left_r = _either(whole & ~forwards, (tree.front, tree.front_r), (tree.left, tree.left_r))
-    right, right_r = _either(whole & forwards, (tree.front, tree.front_r), (tree.right, tree.right_r))
-    # Across the joint too: each half with the nearest point of the other.
-    near_r = jnp.where(forwards, tree.right_r, tree.left_r)
-    far_r = jnp.where(forwards, tree.left_r, tree.right_r)
-    turned = (
-        _turns(left_r, right_r, momenta)
-        | _turns(far_r, tree.first_r, tree.momenta + tree.first_r)
-        | _turns(near_r, tree.front_r, branch.momenta + near_r)
-    )
-    depth = tree.depth + whole.astype(jnp.int32)
-    direction = jnp.where(whole, jnp.where(draws[1] < 0.5, -1.0, 1.0), tree.direction)
-    onwards = _either(direction > 0, (right, right_r), (left, left_r))
-    front, front_r = _either(whole, onwards, (tree.front, tree.front_r))
-    return _Tree(
-        left=left,
-        left_r=left_r,
-        right=right,
-        right_r=right_r,
-        chosen=_either(take, branch.chosen, tree.chosen),
-        weight=jnp.where(whole, jnp.logaddexp(tree.weight, branch.weight), tree.weight),
-        momenta=jnp.where(whole, momenta, tree.momenta),
-        depth=depth,
-        direction=direction,
-        front=front,
-        front_r=front_r,
-        first_r=tree.first_r,
-        branch=_Branch(
-            branch.chosen,
-            jnp.where(whole, -jnp.inf, branch.weight),
-            jnp.where(whole, 0.0, branch.momenta),
-            jnp.where(whole, 0, branch.leaves),
-            branch.starts,
-            branch.sums,
-        ),
-        turned=tree.turned,
-        divergent=tree.divergent,
-        done=broken | (whole & (turned | (depth >= max_depth))),
-        acceptance=tree.acceptance,
-        work=tree.work,
-    )
-
-
-def _turns(start: Vector, end: Vector, momenta: Vector) -> Bool[Array, ""]:
-    """Whether one of the two ends no longer moves along the sum of the momenta."""
-    return (jnp.vdot(start, momenta) <= 0) | (jnp.vdot(end, momenta) <= 0)
-
-
-def _either(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+def _turned(tree: _Tree, r: Vector, first: Vector, momenta: Vector) -> Bool[Array, ""]:
+    """Whether the tree with its branch has turned: end to end, and across the joint, each half with the nearest point
+    of the other."""
+    backward, forward = (_unpacked(end)[1] for end in tree.ends)
+    far = jnp.where(tree.forwards, backward, forward)
+    near = jnp.where(tree.forwards, forward, backward)
+    whole = tree.momenta + momenta
+    spans = jnp.stack([whole, tree.momenta + first, momenta + near])
+    starts, stops = jnp.stack([far, far, near]), jnp.stack([r, first, r])
+    return jnp.any((jnp.sum(spans * starts, axis=1) <= 0) | (jnp.sum(spans * stops, axis=1) <= 0))

@@ -38,6 +38,8 @@ class Target(eqx.Module):
     @property
     def moves(self) -> Float[Array, "d"]:
         """1 for the real coordinates that are free, 0 elsewhere: those that a gradient moves."""
+        if self._all_move:
+            return jnp.ones(len(self.space.levels()))
         real = charts.real_coordinates(self.space)
         if isinstance(self.space, Simplex):
             real[-1] = False
@@ -60,11 +62,18 @@ class Target(eqx.Module):
     def with_gradient(self, u: Float[Array, "d"]) -> tuple[Scalar, Scalar, Float[Array, "d"]]:
         r"""\(U\), \(F\) and \(dU/du\), 0 where a gradient moves nothing."""
         (potential, energy), gradient = jax.value_and_grad(self.potential, has_aux=True)(u)
-        return potential, energy, gradient * self.moves
+        return potential, energy, gradient if self._all_move else gradient * self.moves
 
     def momentum(self, key: PRNGKeyArray) -> Float[Array, "d"]:
         """Standard normal where a gradient moves, 0 elsewhere."""
-        return jax.random.normal(key, (len(self.space.levels()),)) * self.moves
+        drawn = jax.random.normal(key, (len(self.space.levels()),))
+        return drawn if self._all_move else drawn * self.moves
+
+    @property
+    def _all_move(self) -> bool:
+        """Whether there is nothing that a gradient does not move; known outside compiled code."""
+        real = charts.real_coordinates(self.space).all()
+        return bool(real) and self.observed is None and not isinstance(self.space, Simplex)
 
     def _shaped(self, y: Float[Array, "d"]) -> Float[Array, "..."]:
         y = jnp.reshape(y, self.space.shape)
