@@ -70,11 +70,15 @@ def rows(repeats: int) -> list[list[object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/results")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    title = f"Three 3×3 layers of {CHANNELS} channels, {BATCH} pictures of {SIZE}×{SIZE}, {jax.default_backend()}"
+    title = (
+        f"Three 3×3 layers of {CHANNELS} channels, {BATCH} pictures of {SIZE}×{SIZE}, {jax.default_backend()}"
+    )
     parts = [table(title, ["", "patches, ms", "library, ms", "ratio"], rows(options.repeats))]
     report("convolution", "python benchmarks/convolution.py", parts, write=options.write)
 

@@ -31,7 +31,7 @@ def mixed_background() -> Background:
     rng = np.random.default_rng(0)
     tables = np.concatenate([np.log(rng.dirichlet(np.ones(n), 2)) for n in (3, 2)], axis=1)
     factors = np.tril(rng.normal(size=(2, 2, 2)), -1) * 0.3 + np.eye(2) * 0.5
-    arrays = (np.log([0.3, 0.7]), rng.normal(size=(2, 2)), factors, tables)
+    arrays = (np.log([0.3, 0.7]), rng.normal(size=(2, 2)), np.linalg.inv(factors), tables)
     return Background(Embedding(MIXED), *(jnp.asarray(a, jnp.float32) for a in arrays))
 
 

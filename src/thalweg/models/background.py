@@ -8,7 +8,6 @@ place of the corners; so it is normalised whatever the columns are.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,9 @@ from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity
 from thalweg.models import gmm
 from thalweg.models.embedding import Embedding
-from thalweg.models.gaussian import log_normal
+from thalweg.models.gaussian import LOG_TAU
 from thalweg.models.recipe import Problem
+from thalweg.triangular import invert, product
 
 #: Rows of each value that every component is taken to have seen besides its own.
 SMOOTHING = 0.5
@@ -29,14 +29,14 @@ SMOOTHING = 0.5
 class Background(AbstractDensity):
     r"""\(-\log \sum_k w_k \mathcal{N}(u_n; \mu_k, L_k L_k^\top) \prod_c \pi_{kc}(y_c) - \log |du/dy|\), in nats.
 
-    `log_weights` (k); `means` (k, n) and lower triangular `factors` (k, n, n) of the numbers; `tables` (k, m) the log
-    probabilities of the categories' indicators.
+    `log_weights` (k); `means` (k, n) of the numbers and `inverses` \(L_k^{-1}\) (k, n, n), lower triangular; `tables`
+    (k, m) the log probabilities of the categories' indicators.
     """
 
     embedding: Embedding
     log_weights: Float[Array, "k"]
     means: Float[Array, "k n"]
-    factors: Float[Array, "k n n"]
+    inverses: Float[Array, "k n n"]
     tables: Float[Array, "k m"]
 
     @property
@@ -48,7 +48,9 @@ class Background(AbstractDensity):
         numeric = numbers(self.embedding)
         joint = self.log_weights + self.tables @ u[~numeric]
         if numeric.any():
-            joint = joint + jax.vmap(partial(log_normal, u[numeric]))(self.means, self.factors)
+            whitened = jax.vmap(product)(self.inverses, u[numeric][None] - self.means)
+            volumes = jnp.sum(jnp.log(jnp.diagonal(self.inverses, axis1=1, axis2=2)), axis=1)
+            joint = joint + volumes - jnp.sum(whitened**2 + LOG_TAU, axis=1) / 2
         return jax.nn.logsumexp(joint) + self.embedding.log_volume()
 
     def sample(self, x=None, *, key):
@@ -56,7 +58,7 @@ class Background(AbstractDensity):
         k = jax.random.categorical(which, self.log_weights)
         noise = jax.random.normal(normal, self.means.shape[1:])
         numeric = numbers(self.embedding)
-        u = jnp.zeros(len(numeric)).at[numeric].set(self.means[k] + self.factors[k] @ noise)
+        u = jnp.zeros(len(numeric)).at[numeric].set(self.means[k] + product(invert(self.inverses[k]), noise))
         # The largest of logits with Gumbel noise is a draw of their softmax.
         values = self.tables[k] + jax.random.gumbel(gumbel, self.tables.shape[1:])
         return self.embedding.unembed(u.at[~numeric].set(values))
@@ -92,7 +94,7 @@ def fitted(problem: Problem, components: int) -> Background:
     arrays = (
         jax.nn.log_softmax(mixture.log_weights),
         mixture.means[:, numeric],
-        np.linalg.cholesky(covariances).astype(np.float32),
+        np.linalg.inv(np.linalg.cholesky(covariances)).astype(np.float32),
         _tables(mixture, problem.rows)[:, ~numeric],
     )
     return Background(embedding, *map(jnp.asarray, arrays))

@@ -213,6 +213,12 @@ class JointDivergence(AbstractObjective):
             loss = loss - jnp.mean(jnp.sum(log_probs, axis=1))
         return loss, (memory, metrics)
 
+    def unit(self, energy):
+        return self.contrast.unit(_picture(energy))
+
+    def remedied(self, memory, cause):
+        return self.contrast.remedied(memory, cause)
+
 
 def _picture(energy: ConvEnergy) -> Picture:
     columns = tuple(energy.space.columns[i] for i in canvas_of(energy.space).pixels)
