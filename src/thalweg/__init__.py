@@ -35,6 +35,7 @@ _PACKAGES = (
     "learning",
     "models",
     "questions",
+    "sampling",
     "sklearn",
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "minimise",
     "models",
     "questions",
+    "sampling",
     "score_batches",
     "sklearn",
 ]

@@ -10,8 +10,9 @@ from thalweg.data.toys import TOYS
 from thalweg.energy import Binary, Real, energy_of
 from thalweg.energy.reference import Reference
 from thalweg.energy.spaces import Categorical, Column, Record, Simplex
-from thalweg.errors import SettingsError
+from thalweg.errors import DataError, SettingsError
 from thalweg.evaluate.annealing import bennett, log_partition, mean_weight
+from thalweg.evaluate.likelihood import log_likelihood
 from thalweg.evaluate.partition import exact_log_partition, quadrature
 from thalweg.models.rbm import rbm
 
@@ -138,3 +139,21 @@ def test_the_ratio_of_two_gaussians_by_bennett():
 def test_what_cannot_be_summed_is_refused(call, message):
     with pytest.raises(SettingsError, match=message):
         call()
+
+
+def test_a_likelihood_says_what_it_is():
+    machine = rbm(Binary((12,)), 6, key=KEY, scale=1.0)
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 2, (200, 12)), jnp.float32)
+    truth = -float(jnp.mean(jax.vmap(machine)(rows))) - float(machine.log_partition())
+    exact = log_likelihood(machine, rows, key=KEY)
+    assert exact.kind == "exact"
+    assert np.isclose(exact.value, truth, rtol=1e-5)
+    assert exact.lower == exact.upper == exact.value
+    found = log_likelihood(machine, rows, key=KEY, exact=False, temperatures=200)
+    assert found.kind == "bracket"
+    assert found.lower < truth < found.upper
+    assert found.error >= exact.error > 0
+    assert "within" in str(found)
+    assert "exact" in str(exact)
+    with pytest.raises(DataError, match="no rows"):
+        log_likelihood(machine, rows[:0], key=KEY)

@@ -139,7 +139,7 @@ class RBM(AbstractGibbs, AbstractTempered, AbstractPartition, AbstractNeighbours
         if count > LARGEST_SUM:
             raise SettingsError(
                 f"a sum over {count} hidden units has 2^{count} terms, and 2^{LARGEST_SUM} are summed at most: use "
-                "annealed importance sampling (thalweg.evaluate.log_partition)"
+                "annealed importance sampling (thalweg.evaluate.annealing.log_partition)"
             )
         total = 1 << count
         chunk = min(CHUNK, total)
