@@ -213,6 +213,9 @@ class JointDivergence(AbstractObjective):
             loss = loss - jnp.mean(jnp.sum(log_probs, axis=1))
         return loss, (memory, metrics)
 
+    def remedied(self, memory, cause):
+        return self.contrast.remedied(memory, cause)
+
 
 def _picture(energy: ConvEnergy) -> Picture:
     columns = tuple(energy.space.columns[i] for i in canvas_of(energy.space).pixels)
@@ -257,7 +260,7 @@ class Settings:
     channels: int = setting(32, "channels of the first convolution; the others have twice as many")
     layers: int = setting(3, "strided 3×3 convolutions")
     scale: float = setting(
-        100.0, "what the network's output is multiplied by: one over the temperature of the chains"
+        1000.0, "what the features are multiplied by: one over the temperature of the chains"
     )
     chain: int = setting(20, "steps of the chains a training step")
     stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")
@@ -311,7 +314,7 @@ def train(problem: Problem) -> Fit:
         problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
         Blurred(JointDivergence(contrast_for(space, settings)), bins(space, settings.jitter)),
         optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0 * settings.scale),
+            optax.clip_by_global_norm(1000.0),
             optax.adam(
                 optax.warmup_cosine_decay_schedule(
                     0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps

@@ -68,6 +68,9 @@ class Blurred(AbstractObjective):
         values = values + width[None] * jax.random.uniform(blur_key, values.shape, minval=-1.0, maxval=1.0)
         return self.objective(energy, values if observed is None else (values, observed), memory, key=key)
 
+    def remedied(self, memory, cause):
+        return self.objective.remedied(memory, cause)
+
 
 def steps_of_numbers(space: Record, stride: float) -> AbstractKernel:
     """Langevin steps of the numbers of a relaxed space, each accepted or not, and a Gibbs sweep of its categories.
