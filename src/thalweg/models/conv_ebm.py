@@ -272,6 +272,14 @@ class Settings:
     batch: int = setting(64, "rows a step, and chains")
     learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
 
+    def __post_init__(self):
+        for name in ("channels", "layers", "buffer"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("scale", "stride"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} must be more than 0, not {getattr(self, name):g}")
+
 
 def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
     """The network before training."""
