@@ -25,6 +25,7 @@ def test_quadrature_of_gaussians_in_one_to_three_dimensions():
         assert np.isclose(quadrature(energy, nodes=48), size / 2 * np.log(2 * np.pi), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(TOYS) - {"banana", "checkerboard", "funnel"}))
 def test_quadrature_finds_that_toys_are_normalised(name):
     toy = TOYS[name]()
@@ -99,6 +100,7 @@ def test_too_few_temperatures_give_a_wide_bracket_and_not_a_wrong_one():
     assert found.upper - found.lower > 1.0
 
 
+@pytest.mark.slow
 def test_estimates_over_many_repetitions_are_as_far_off_as_they_say():
     machine = rbm(Binary((12,)), 6, key=KEY, scale=1.0)
     truth = float(exact_log_partition(machine))

@@ -182,7 +182,7 @@ def test_an_ising_model_is_its_formula(name):
         assert np.allclose(found[i], profile(m, y, i, jnp.arange(2.0)), atol=1e-4)
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.5])
+@pytest.mark.parametrize("beta", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 @pytest.mark.parametrize("name", MODELS)
 def test_an_ising_sweep_leaves_it_as_it_is(name, beta):
     m = MODELS[name]()

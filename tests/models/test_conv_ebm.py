@@ -56,6 +56,15 @@ def test_tables_and_categories_for_pixels_are_refused():
         canvas_of(Record((Column("p", "categorical", size=3, **place),)))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"layers": 0}, "layers must be at least 1"), ({"scale": -1.0}, "scale must be more than 0, not -1")],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        Settings(**settings)
+
+
 def test_counts_are_relaxed_to_their_bins():
     place = {"pixel": True, "place": (0, 0)}
     space = Record(

@@ -65,6 +65,7 @@ def moved(energy, kernel, y, x, steps, key):
     return jax.vmap(one)(y, x, jax.random.split(key, len(y)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_ranks_of_the_truth_are_uniform(name):
     """Calibration by simulation: Talts, Betancourt, Simpson, Vehtari & Gelman (2018).
@@ -87,7 +88,9 @@ def test_ranks_of_the_truth_are_uniform(name):
         assert np.sum((counts - expected) ** 2 / expected) < chi2.ppf(1 - 1e-4, draws)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("hmc", "gibbs") else pytest.mark.slow) for name in WHOLE]
+)
 def test_two_ways_to_draw_parameters_and_data_together_agree(name):
     """The joint test of Geweke (2004), *Getting it right*: drawn from the prior, or by chains that redraw the data
     given the parameters and move the parameters given the data; many of them, so that their errors are independent."""

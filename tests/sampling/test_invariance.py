@@ -38,9 +38,18 @@ DISCRETE = {
     "gibbs": Gibbs(),
     "gradients": GibbsWithGradients(flips=3),
 }
-TABLE = [(case, name, make(case.step)) for case in REAL + BOUNDED for name, make in GRADIENT.items()]
-TABLE += [(case, name, kernel) for case in FINITE for name, kernel in DISCRETE.items()]
-TABLE += [(case, "cycle", Cycle((HMC(case.step, 5), Gibbs()))) for case in MIXED]
+#: What every run of the tests looks at; the slow lane looks at all.
+OFTEN = {"banana", "box", "simplex", "lattice", "mixed"}
+
+
+def often(case, *values):
+    marks = () if case.name in OFTEN else (pytest.mark.slow,)
+    return pytest.param(case, *values, marks=marks, id="-".join([case.name, *map(str, values[:1])]))
+
+
+TABLE = [often(case, name, make(case.step)) for case in REAL + BOUNDED for name, make in GRADIENT.items()]
+TABLE += [often(case, name, kernel) for case in FINITE for name, kernel in DISCRETE.items()]
+TABLE += [often(case, "cycle", Cycle((HMC(case.step, 5), Gibbs()))) for case in MIXED]
 
 
 def statistics(y):
@@ -67,7 +76,7 @@ def deviations(case, kernel, steps=3, *, folded=False, seed=0):
     return (a.mean(axis=0) - b.mean(axis=0)) / np.maximum(error, 1e-12)
 
 
-@pytest.mark.parametrize(("case", "name", "kernel"), TABLE, ids=[f"{c.name}-{n}" for c, n, _ in TABLE])
+@pytest.mark.parametrize(("case", "name", "kernel"), TABLE)
 def test_a_step_leaves_the_density_as_it_is(case, name, kernel):
     found = deviations(case, kernel)
     assert np.abs(found).max() < DEVIATIONS, np.round(found, 1)

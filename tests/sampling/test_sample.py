@@ -109,7 +109,7 @@ def test_probabilities_of_an_enumerated_lattice(kernel):
     table = Table.of(glass)
     probabilities = np.exp(np.asarray(table.log_probs, np.float64))
     points = np.asarray(table.points)
-    chains = sample(glass, key=KEY, kernel=kernel, chains=50, steps=2000, warmup=100)
+    chains = sample(glass, key=KEY, kernel=kernel, chains=50, steps=1000, warmup=100)
     assert from_mean(chains, probabilities @ points).max() < DEVIATIONS
     pairs = np.einsum("n,ni,nj->ij", probabilities, points, points)
     seen = from_mean(chains, pairs, lambda y: y[..., :, None] * y[..., None, :])
@@ -125,7 +125,7 @@ def test_tempering_crosses_between_modes():
         stuck = sample(ring, key=KEY, kernel=HMC(0.1), steps=500, warmup=200, start=start, chains=4)
     assert (stuck.flat[:, 0] > 0).mean() > 0.95
     crossing = ParallelTempering(HMC(0.1, 8), (1.0, 0.4, 0.15, 0.06))
-    found = sample(ring, key=KEY, kernel=crossing, steps=6000, warmup=500, start=start, chains=4)
+    found = sample(ring, key=KEY, kernel=crossing, steps=4000, warmup=500, start=start, chains=4)
     modes = np.argmin(np.sum((found.flat[:, None] - ring.centres()[None]) ** 2, axis=2), axis=1)
     assert from_mean(found, [0.0, 0.0]).max() < DEVIATIONS
     assert np.bincount(modes, minlength=8).min() / len(modes) > 0.08

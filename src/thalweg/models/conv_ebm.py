@@ -263,7 +263,7 @@ class Settings:
     channels: int = setting(32, "channels of the first convolution; the others have twice as many")
     layers: int = setting(3, "strided 3×3 convolutions")
     scale: float = setting(
-        100.0, "what the network's output is multiplied by: one over the temperature of the chains"
+        1000.0, "what the features are multiplied by: one over the temperature of the chains"
     )
     chain: int = setting(20, "steps of the chains a training step")
     stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")
@@ -274,6 +274,14 @@ class Settings:
     steps: int = setting(2000, "training steps")
     batch: int = setting(64, "rows a step, and chains")
     learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
+
+    def __post_init__(self):
+        for name in ("channels", "layers", "buffer"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("scale", "stride"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} must be more than 0, not {getattr(self, name):g}")
 
 
 def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
@@ -317,7 +325,7 @@ def train(problem: Problem) -> Fit:
         problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
         Blurred(JointDivergence(contrast_for(space, settings)), bins(space, settings.jitter)),
         optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0 * settings.scale),
+            optax.clip_by_global_norm(1000.0),
             optax.adam(
                 optax.warmup_cosine_decay_schedule(
                     0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
