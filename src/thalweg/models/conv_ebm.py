@@ -263,7 +263,7 @@ class Settings:
     channels: int = setting(32, "channels of the first convolution; the others have twice as many")
     layers: int = setting(3, "strided 3×3 convolutions")
     scale: float = setting(
-        1000.0, "what the features are multiplied by: one over the temperature of the chains"
+        100.0, "what the features are multiplied by: one over the temperature of the chains"
     )
     chain: int = setting(20, "steps of the chains a training step")
     stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")

@@ -1,7 +1,8 @@
 """Two-dimensional convolution, computed in the way that suits the device.
 
 Inside a compiled loop XLA's own convolution is many times slower on a CPU than outside, and a chain is such a loop. A
-gather of patches and one matrix product is as fast in either place; on other devices the library's own is used.
+gather of patches and one matrix product is as fast in either place, though slower than the library's in a single pass
+outside of loops (`benchmarks/results/convolution.md`). On other devices the library's own is used.
 """
 
 import math
