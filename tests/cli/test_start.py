@@ -88,7 +88,7 @@ def test_each_help_has_a_meaning_and_an_example(command, capsys, monkeypatch):
         (["sample", "m", "--given", "a=1", "--given", "a=2"], "--given a=… is given twice"),
         (["combine", "a", "b", "--weights", "1;2"], "--weights needs numbers with commas between"),
         (["models", "orderles"], "did you mean 'orderless'?"),
-        (["models", "xyz"], "there are gmm, ising, kmeans"),
+        (["models", "xyz"], "there are conv-ebm, gmm, ising"),
     ],
 )
 def test_a_mistyped_line_is_named_and_ends_with_2(words, said, capsys):
