@@ -341,3 +341,17 @@ def test_objectives_refuse_what_they_are_not_for(objective, energy, message):
 def test_impossible_objectives_are_refused(make, message):
     with pytest.raises(SettingsError, match=message):
         make()
+
+
+@pytest.mark.parametrize("cause", ["leaping", "frozen", "not finite"])
+def test_after_a_roll_back_the_leap_before_it_is_not_found_again(cause):
+    machine = rbm(Binary((6,)), 3, key=KEY, scale=3.0)
+    data = jnp.asarray(np.random.default_rng(0).integers(0, 2, (20, 6)), jnp.float32)
+    objective = ContrastiveDivergence(Gibbs(), 1, "persistent", chains=20)
+    _, (memory, _) = objective(machine, data, objective.init(machine, data, key=KEY), key=KEY)
+    other = rbm(Binary((6,)), 3, key=jax.random.key(1), scale=3.0)
+    _, (_, metrics) = objective(other, data, memory, key=KEY)
+    assert metrics["leap"] > 1
+    remedied, _ = objective.remedied(memory, cause)
+    _, (_, metrics) = objective(other, data, remedied, key=KEY)
+    assert metrics["leap"] < 1e-4

@@ -214,7 +214,12 @@ class ContrastiveDivergence(AbstractObjective):
         energies run away or negatives teach nothing; a weaker penalty where the energy is flat."""
         astray = cause in ("flown", "frozen", "runaway", "exploding", "not finite")
         unseen = cause not in ("flown", "frozen") and self.kernel.exact
-        changes: dict[str, Array] = {}
+        # The step before the roll-back may have leapt itself: what it changed is not looked at again.
+        changes: dict[str, Array] = {
+            "seen": jnp.zeros_like(memory.seen),
+            "energies": jnp.zeros_like(memory.energies),
+            "leap": jnp.zeros_like(memory.leap),
+        }
         words = []
         if astray and self.kernel.tunable() and not unseen:
             changes["pace"] = 0.3 * memory.pace
