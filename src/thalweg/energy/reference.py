@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.spaces import AbstractSpace, Real, Record, Simplex
+from thalweg.energy.spaces import AbstractSpace, Simplex
 
 
 class Reference(AbstractDensity):
@@ -22,7 +22,7 @@ class Reference(AbstractDensity):
     def log_prob(self, y, x=None):
         if isinstance(self.space, Simplex):
             return jnp.asarray(math.lgamma(self.space.size), jnp.float32)
-        lower, upper, finite = bounds_of(self.space)
+        lower, upper, finite = _flat(self.space)
         low, high = np.isfinite(lower), np.isfinite(upper)
         flat = jnp.ravel(y)
         constant = np.where(low & high, -np.log(np.where(low & high, upper - lower + finite, 1.0)), 0.0)
@@ -34,7 +34,7 @@ class Reference(AbstractDensity):
     def sample(self, x=None, *, key):
         if isinstance(self.space, Simplex):
             return self.space.draw(key=key)
-        lower, upper, finite = bounds_of(self.space)
+        lower, upper, finite = _flat(self.space)
         low, high = np.isfinite(lower), np.isfinite(upper)
         uniform_key, normal_key = jax.random.split(key)
         u = jax.random.uniform(uniform_key, lower.shape)
@@ -67,20 +67,7 @@ class Bridge(AbstractEnergy):
         )
 
 
-def bounds_of(space: AbstractSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The least and the greatest value of each coordinate, flat (infinite: none), and which are finite."""
-    if isinstance(space, Real):
-        shape = (math.prod(space.shape),)
-        return (
-            np.full(shape, space.lower, np.float32),
-            np.full(shape, space.upper, np.float32),
-            np.zeros(shape, bool),
-        )
-    levels = space.levels()
-    finite = np.array([level is not None for level in levels])
-    lower = np.array([0.0 if level is not None else -math.inf for level in levels], np.float32)
-    upper = np.array([level - 1.0 if level is not None else math.inf for level in levels], np.float32)
-    if isinstance(space, Record):
-        lower = np.where(finite, lower, [column.lower for column in space.columns]).astype(np.float32)
-        upper = np.where(finite, upper, [column.upper for column in space.columns]).astype(np.float32)
-    return lower, upper, finite
+def _flat(space: AbstractSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bounds of each coordinate, and which are finite."""
+    lower, upper = (bound.reshape(-1) for bound in space.bounds())
+    return lower, upper, ~space.real.reshape(-1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thalweg.errors import SettingsError
@@ -51,6 +52,18 @@ class AbstractSpace(eqx.Module):
     @abstractmethod
     def levels(self) -> Sequence[int | None]:
         """The number of values of each coordinate in C order; None for a real one."""
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which coordinates are real, bool of the shape of a point; known outside compiled code."""
+        return np.array([level is None for level in self.levels()], bool).reshape(self.shape)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest value of each coordinate, infinite where there is none; known outside compiled
+        code. Of a space that is a product of intervals and lattices, so not of a `Simplex`."""
+        with jax.ensure_compile_time_eval():
+            infinite = jnp.full(self.shape, jnp.inf)
+            return np.asarray(self.project(-infinite)), np.asarray(self.project(infinite))
 
     def contains(self, y: Float[Array, "..."], tolerance: float = 1e-6) -> Bool[Array, ""]:
         """Whether `y` lies in the space."""

@@ -21,14 +21,13 @@ from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
-from thalweg.energy.capabilities import AbstractGibbs, AbstractTempered
+from thalweg.energy.capabilities import AbstractTempered
 from thalweg.energy.reference import Bridge, Reference
 from thalweg.errors import SettingsError
 from thalweg.evaluate.partition import LogZ, exact_log_partition, how_exact
-from thalweg.sampling.cycle import Cycle
-from thalweg.sampling.gibbs import Gibbs
 from thalweg.sampling.hmc import HMC
-from thalweg.sampling.kernel import AbstractKernel
+from thalweg.sampling.kernel import AbstractKernel, Info, State
+from thalweg.sampling.sample import default_kernel
 from thalweg.sampling.target import Target
 from thalweg.sampling.walk import points_of, start_all, step_all
 
@@ -65,8 +64,10 @@ def log_partition(
     if chains < 2 or temperatures < 2 or steps < 1:
         raise SettingsError("annealing needs at least two chains, two temperatures and one step at each")
     path, base, log_z0 = _path(energy, start)
-    kernel = _default_kernel(energy) if kernel is None else kernel
-    kernel.check(Target(energy))
+    # What moves is the path: a sum with another energy has no Gibbs sweeps of its own.
+    member = path(jnp.float32(0.5))
+    kernel = default_kernel(member, HMC(0.1, 5, mass="unit")) if kernel is None else kernel
+    kernel.check(Target(member))
     betas = jnp.linspace(0.0, 1.0, temperatures + 1)
     keys = jax.random.split(key, 5)
     begin = _starts(base, chains, key=keys[0])
@@ -160,14 +161,6 @@ def _of(energy: AbstractEnergy, y: Float[Array, "n ..."], x: PyTree) -> Float[Ar
     return jax.vmap(lambda y: energy(y, x))(y)
 
 
-def _default_kernel(energy: AbstractEnergy) -> AbstractKernel:
-    levels = energy.space.levels()
-    throw = HMC(0.1, 5, mass="unit")
-    if isinstance(energy, AbstractGibbs) or all(level is not None for level in levels):
-        return Gibbs()
-    return throw if all(level is None for level in levels) else Cycle((throw, Gibbs()))
-
-
 def _widened(kernel: AbstractKernel, levels: int) -> Array:
     """A log step size for each tunable part at each level (levels, parts)."""
     sizes = [jnp.log(jnp.asarray(part.step_size, jnp.float32)) for part in kernel.tunable()]
@@ -177,6 +170,16 @@ def _widened(kernel: AbstractKernel, levels: int) -> Array:
 def _with_steps(kernel: AbstractKernel, logs: Float[Array, "parts"]) -> AbstractKernel:
     parts = kernel.tunable()
     return kernel.tuned(tuple(part.with_step(jnp.exp(logs[i])) for i, part in enumerate(parts)))
+
+
+def _moved(
+    target: Target, kernel: AbstractKernel, y: Float[Array, "n ..."], steps: int, *, key: PRNGKeyArray
+) -> tuple[State, Info, Float[Array, "n ..."]]:
+    """The chains after some steps at one level: their states, how the last step went, and their points."""
+    states = start_all(target, kernel, y)
+    for i in range(steps):
+        states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i))
+    return states, info, points_of(target, states)
 
 
 @eqx.filter_jit
@@ -200,10 +203,7 @@ def _anneal(
         logs = logs + _of(path(before), y, x) - _of(path(beta), y, x)
         own = following if tune else own
         current = _with_steps(kernel, own)
-        target = Target(path(beta), x)
-        states = start_all(target, current, y)
-        for i in range(steps):
-            states, info = step_all(target, current, states, key=jax.random.fold_in(key, i))
+        states, info, y = _moved(Target(path(beta), x), current, y, steps, key=key)
         if tune:
             seen = jax.vmap(current.watched)(states, info)
             error = [
@@ -211,7 +211,7 @@ def _anneal(
                 for part, (acceptance, _) in zip(current.tunable(), seen, strict=True)
             ]
             following = following + FOLLOW * jnp.stack(error)
-        return (points_of(target, states), logs, following), own
+        return (y, logs, following), own
 
     keys = jax.random.split(key, len(betas) - 1)
     start = begin, jnp.zeros(len(begin)), sizes[0]
@@ -236,11 +236,7 @@ def _anneal_back(
     def level(carry, now):
         y, logs = carry
         before, beta, own, key = now
-        current, target = _with_steps(kernel, own), Target(path(beta), x)
-        states = start_all(target, current, y)
-        for i in range(steps):
-            states, _ = step_all(target, current, states, key=jax.random.fold_in(key, i))
-        y = points_of(target, states)
+        *_, y = _moved(Target(path(beta), x), _with_steps(kernel, own), y, steps, key=key)
         return (y, logs + _of(path(before), y, x) - _of(path(beta), y, x)), None
 
     keys = jax.random.split(key, len(betas) - 1)

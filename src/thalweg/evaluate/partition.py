@@ -12,7 +12,6 @@ from jaxtyping import PyTree
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
 from thalweg.energy.capabilities import AbstractPartition
-from thalweg.energy.reference import bounds_of
 from thalweg.energy.spaces import LARGEST_ENUMERATION, AbstractSpace, Simplex
 from thalweg.errors import SettingsError
 from thalweg.inference.enumeration import log_partition as enumerated
@@ -88,8 +87,8 @@ def quadrature(energy: AbstractEnergy, x: PyTree = None, *, nodes: int = 64) -> 
             f"quadrature is for one to three real dimensions in a bounded box, not {energy.space}: bound the space "
             "(Real(shape, lower, upper)), or use annealed importance sampling"
         )
-    lower, upper, _ = bounds_of(energy.space)
-    axes = [_panels(float(low), float(high), nodes) for low, high in zip(lower, upper, strict=True)]
+    bounds = (bound.reshape(-1).tolist() for bound in energy.space.bounds())
+    axes = [_panels(low, high, nodes) for low, high in zip(*bounds, strict=True)]
     points = np.array(list(itertools.product(*[node for node, _ in axes])), np.float32)
     weights = np.array([math.prod(w) for w in itertools.product(*[weight for _, weight in axes])], np.float64)
     short = -len(points) % min(CHUNK, len(points))
@@ -103,10 +102,10 @@ def quadrature(energy: AbstractEnergy, x: PyTree = None, *, nodes: int = 64) -> 
 
 
 def _can_integrate(space: AbstractSpace) -> bool:
-    if isinstance(space, Simplex) or any(level is not None for level in space.levels()):
+    if isinstance(space, Simplex) or not space.real.all():
         return False
-    lower, upper, _ = bounds_of(space)
-    return 1 <= len(lower) <= 3 and bool(np.isfinite(lower).all() and np.isfinite(upper).all())
+    lower, upper = space.bounds()
+    return 1 <= lower.size <= 3 and bool(np.isfinite(lower).all() and np.isfinite(upper).all())
 
 
 def _panels(low: float, high: float, nodes: int) -> tuple[np.ndarray, np.ndarray]:

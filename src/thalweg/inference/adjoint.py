@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from thalweg.errors import SettingsError
-from thalweg.inference.problem import Problem, real_coordinates
+from thalweg.inference.problem import Problem
 from thalweg.inference.solver import AbstractSolver, Outcome
 from thalweg.triangular import solve as positive_solve
 
@@ -86,7 +86,7 @@ def stationarity(problem: Problem, y: Float[Array, "..."]) -> Float[Array, "..."
     Symmetric in its linearisation: the Hessian among the moving coordinates and the identity among the
     others.
     """
-    if not real_coordinates(problem.energy).any():
+    if not problem.energy.space.real.any():
         return y - jax.lax.stop_gradient(y)
     held = problem.held(y, jax.grad(problem)(y))
     still = jax.lax.stop_gradient(y)

@@ -10,7 +10,6 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.finite import named
 from thalweg.errors import SettingsError
 from thalweg.inference.gradient import require_real
-from thalweg.inference.problem import bounds, real_coordinates
 from thalweg.inference.solution import Status
 from thalweg.inference.solver import AbstractSolver, Outcome
 
@@ -66,8 +65,8 @@ def _sound(problem, y):
 
 def _require_unbounded(energy: AbstractEnergy, observed: np.ndarray) -> None:
     with jax.ensure_compile_time_eval():
-        bounded = np.logical_or(*(np.isfinite(bound) for bound in bounds(energy)))
-    stuck = np.flatnonzero(bounded & real_coordinates(energy) & ~observed).tolist()
+        bounded = np.logical_or(*(np.isfinite(bound) for bound in energy.space.bounds()))
+    stuck = np.flatnonzero(bounded & energy.space.real & ~observed).tolist()
     if stuck:
         raise SettingsError(
             f"BFGS knows no bounds, and {named(energy.space, stuck)} bounded: use Gradient, which projects"

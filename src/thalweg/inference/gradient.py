@@ -9,7 +9,6 @@ import optax
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.finite import named
 from thalweg.errors import SettingsError
-from thalweg.inference.problem import real_coordinates
 from thalweg.inference.solution import Status
 from thalweg.inference.solver import AbstractSolver, Outcome
 
@@ -98,7 +97,7 @@ def require_real(what: str, energy: AbstractEnergy, observed: np.ndarray | None)
     """Raise `SettingsError` where a free coordinate is not real; a traced mask cannot be looked at."""
     if observed is None:
         return
-    stuck = np.flatnonzero(~(observed | real_coordinates(energy)).reshape(-1)).tolist()
+    stuck = np.flatnonzero(~(observed | energy.space.real).reshape(-1)).tolist()
     if stuck:
         raise SettingsError(
             f"{what} moves real coordinates only, and {named(energy.space, stuck)} finite and free: observe "

@@ -11,7 +11,7 @@ from thalweg.energy.finite import named
 from thalweg.energy.spaces import AbstractSpace
 from thalweg.errors import SettingsError
 from thalweg.inference.adjoint import AbstractAdjoint, Implicit
-from thalweg.inference.problem import Problem, real_coordinates
+from thalweg.inference.problem import Problem
 from thalweg.inference.solution import Solution, raise_unless_converged
 from thalweg.inference.solver import AbstractSolver
 
@@ -58,7 +58,7 @@ def _minimise(
 
 
 def _gradient_norm(problem: Problem, y: Array) -> Array:
-    if not real_coordinates(problem.energy).any():
+    if not problem.energy.space.real.any():
         return jnp.zeros(())
     y = jax.lax.stop_gradient(y)
     gradient = problem.reduced(y, jax.grad(problem)(y))

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from thalweg.energy.base import AbstractEnergy, Scalar
@@ -27,7 +26,7 @@ class Problem(eqx.Module):
     @property
     def movable(self) -> Bool[Array, "..."]:
         """The free coordinates that are real: those that a gradient may move."""
-        return self.free & real_coordinates(self.energy)
+        return self.free & self.energy.space.real
 
     def project(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
         """The nearest admissible point: `y` in the space where it may move, `start` elsewhere."""
@@ -39,21 +38,9 @@ class Problem(eqx.Module):
 
     def held(self, y: Float[Array, "..."], gradient: Float[Array, "..."]) -> Bool[Array, "..."]:
         """The coordinates that may not move, and those that the gradient pushes against a bound."""
-        lower, upper = bounds(self.energy)
+        lower, upper = self.energy.space.bounds()
         pressed = ((y <= lower) & (gradient > 0)) | ((y >= upper) & (gradient < 0))
         return ~self.movable | pressed
-
-
-def real_coordinates(energy: AbstractEnergy) -> np.ndarray:
-    """Which coordinates of the energy's space are real; known outside compiled code."""
-    space = energy.space
-    return np.array([level is None for level in space.levels()], bool).reshape(space.shape)
-
-
-def bounds(energy: AbstractEnergy) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """The least and the greatest value of each coordinate, infinite where there is none."""
-    infinite = jnp.full(energy.space.shape, jnp.inf)
-    return energy.space.project(-infinite), energy.space.project(infinite)
 
 
 def without_gradient(tree: PyTree) -> PyTree:

@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from thalweg.energy.base import AbstractEnergy, Scalar
 from thalweg.energy.spaces import Simplex
 from thalweg.errors import SettingsError
+from thalweg.inference.problem import without_gradient
 from thalweg.learning.objective import AbstractObjective
-from thalweg.learning.rows import split_batch
+from thalweg.learning.rows import split_batch, suits
 from thalweg.sampling import charts
 from thalweg.sampling.kernel import AbstractKernel
 from thalweg.sampling.langevin import ULA
@@ -50,7 +51,7 @@ class Negatives(eqx.Module):
 
     def leapt(self, energy: AbstractEnergy) -> Scalar:
         """The most that a step has changed the energies of points by, each beside the others."""
-        now = jnp.std(jax.vmap(_constant(energy))(self.seen) - self.energies)
+        now = jnp.std(jax.vmap(without_gradient(energy))(self.seen) - self.energies)
         return jnp.maximum(jnp.where(jnp.isfinite(now), now, 0.0), 0.999 * self.leap)
 
     def after(
@@ -128,12 +129,12 @@ class ContrastiveDivergence(AbstractObjective):
     def __call__(self, energy, batch, memory, *, key):
         blur_key, fill_key, start_key, walk_key = jax.random.split(key, 4)
         values, observed = split_batch(batch)
-        fixed = energy if self.through else _constant(energy)
+        fixed = energy if self.through else without_gradient(energy)
         if observed is not None:
             values = self._filled(fixed, values, observed, memory, fill_key)
         if self.jitter:
             blur = self.jitter * jax.random.normal(blur_key, values.shape)
-            values = energy.space.project(values + blur) if _all_real(energy) else values
+            values = energy.space.project(values + blur) if suits("real", energy.space) else values
         places, begin = self._begin(energy, values, memory, start_key)
         target = Target(fixed, folded=self.folded)
         steps = self.steps if self.through else memory.steps
@@ -164,7 +165,7 @@ class ContrastiveDivergence(AbstractObjective):
         return (jnp.mean((low - centre) ** 2) + jnp.mean((high - centre) ** 2)) / 2
 
     def _reach(self, energy: AbstractEnergy, values: Array, begin: Array, negatives: Array) -> Scalar:
-        free = charts.real_coordinates(energy.space)
+        free = energy.space.real.reshape(-1)
         if free.any() and not isinstance(energy.space, Simplex):
             free = free & ~charts.box(energy.space).both
         if not free.any():
@@ -237,16 +238,6 @@ class ContrastiveDivergence(AbstractObjective):
             changes["anew"] = jnp.ones_like(memory.anew)
             words.append("all chains anew from the data")
         return replace(memory, **changes), ", ".join(words)
-
-
-def _constant(energy: AbstractEnergy) -> AbstractEnergy:
-    """The energy with arrays that no gradient reaches."""
-    arrays, rest = eqx.partition(energy, eqx.is_array)
-    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
-
-
-def _all_real(energy: AbstractEnergy) -> bool:
-    return all(level is None for level in energy.space.levels())
 
 
 def _paced(kernel: AbstractKernel, pace: Scalar) -> AbstractKernel:

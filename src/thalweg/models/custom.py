@@ -4,7 +4,6 @@ The energy is a function of a row's codes (`docs/extending.md`). It is trained b
 normalised, and otherwise by the objective that is given, `EnergyLoss` by default.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,11 +15,12 @@ from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, FunctionEnergy
 from thalweg.energy.capabilities import AbstractMarginal
 from thalweg.energy.spaces import AbstractSpace, Record
-from thalweg.errors import DataError, DataWarning, SettingsError
+from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, EnergyLoss, MaximumLikelihood
 from thalweg.learning.run import Fit
 from thalweg.models.recipe import Problem, Recipe, setting
+from thalweg.models.rows import whole_rows
 
 
 class EnergyOnRecord(AbstractEnergy):
@@ -132,16 +132,5 @@ def _points(energy: AbstractEnergy, rows: Rows, objective: AbstractObjective) ->
     simple = isinstance(objective, EnergyLoss | MaximumLikelihood)
     if not simple or (isinstance(energy, AbstractMarginal) and not rows.complete.all()):
         return rows.values, rows.observed
-    if rows.complete.all():
-        return rows.values
-    kept = rows.values[rows.complete]
-    if not len(kept):
-        raise DataError(
-            "every row has a missing cell, and this energy has no marginal: complete the data first"
-        )
-    warnings.warn(
-        f"{len(rows) - len(kept)} rows with missing cells are left out: this energy has no marginal",
-        DataWarning,
-        stacklevel=2,
-    )
-    return kept
+    no_marginal = "this energy has no marginal"
+    return whole_rows(rows, f"and {no_marginal}: complete the data first", no_marginal)

@@ -20,15 +20,18 @@ def points(rows: Rows, *, partial: bool) -> Points:
         return rows.values
     if partial:
         return rows.values, rows.observed
+    return whole_rows(
+        rows,
+        "which only contrastive divergence can use: take loss=pcd, fill the cells (thalweg complete), or fit orderless",
+        "loss=pcd uses them too",
+    )
+
+
+def whole_rows(rows: Rows, none: str, some: str) -> Float[np.ndarray, "n d"]:
+    """The rows without a missing cell; `none` says what to do where there is none, `some` what of those left out."""
     kept = rows.values[rows.complete]
     if not len(kept):
-        raise DataError(
-            "every row has a missing cell, which only contrastive divergence can use: take loss=pcd, fill the cells "
-            "(thalweg complete), or fit orderless"
-        )
-    warnings.warn(
-        f"{len(rows) - len(kept)} rows with missing cells are left out: loss=pcd uses them too",
-        DataWarning,
-        stacklevel=3,
-    )
+        raise DataError(f"every row has a missing cell, {none}")
+    if left_out := len(rows) - len(kept):
+        warnings.warn(f"{left_out} rows with missing cells are left out: {some}", DataWarning, stacklevel=4)
     return kept

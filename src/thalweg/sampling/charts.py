@@ -19,11 +19,6 @@ from thalweg.energy.spaces import AbstractSpace, Simplex
 MARGIN = 1e-6
 
 
-def real_coordinates(space: AbstractSpace) -> np.ndarray:
-    """Which coordinates of a space are real, flat; known outside compiled code."""
-    return np.array([level is None for level in space.levels()], bool)
-
-
 class Box(NamedTuple):
     """The bounds of the real coordinates, flat: where there are any, and what they are (0: none)."""
 
@@ -47,11 +42,8 @@ class Box(NamedTuple):
 
 def box(space: AbstractSpace) -> Box:
     """The bounds of a space that is a product of intervals and lattices, flat."""
-    with jax.ensure_compile_time_eval():
-        infinite = jnp.full(space.shape, jnp.inf)
-        lower = np.asarray(space.project(-infinite), np.float32).reshape(-1)
-        upper = np.asarray(space.project(infinite), np.float32).reshape(-1)
-    real = real_coordinates(space)
+    lower, upper = (bound.reshape(-1).astype(np.float32) for bound in space.bounds())
+    real = space.real.reshape(-1)
     low, high = real & np.isfinite(lower), real & np.isfinite(upper)
     return Box(low, high, np.where(low, lower, 0), np.where(high, upper, 0))
 

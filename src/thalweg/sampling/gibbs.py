@@ -10,7 +10,7 @@ from thalweg.energy.capabilities import AbstractGibbs
 from thalweg.errors import SettingsError
 from thalweg.inference.neighbours import finite_coordinates
 from thalweg.inference.profile import profile
-from thalweg.sampling.kernel import AbstractKernel, Info, State, at, require_positive
+from thalweg.sampling.kernel import AbstractKernel, Info, State, at, on_slope_of_codes, require_positive
 from thalweg.sampling.metropolis import accepted
 from thalweg.sampling.target import Target
 
@@ -94,8 +94,7 @@ class GibbsWithGradients(AbstractKernel):
         require_finite("Gibbs with gradients", target)
 
     def init(self, target, position):
-        (potential, energy), gradient = jax.value_and_grad(target.potential, has_aux=True)(position)
-        return State(position, potential, energy, gradient)
+        return on_slope_of_codes(target, position)
 
     def step(self, target, state, *, key):
         def flip(i, carry):

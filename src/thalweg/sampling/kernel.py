@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
@@ -131,6 +132,17 @@ def at(target: Target, position: Float[Array, "d"]) -> State:
 def on_slope(target: Target, position: Float[Array, "d"]) -> State:
     """A state with its gradient."""
     return State(position, *target.with_gradient(position))
+
+
+def on_slope_of_codes(target: Target, position: Float[Array, "d"]) -> State:
+    """A state with the derivative in the codes too, which no gradient moves and which proposals may follow."""
+    (potential, energy), gradient = jax.value_and_grad(target.potential, has_aux=True)(position)
+    return State(position, potential, energy, gradient)
+
+
+def either(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
+    """Leaf by leaf, `yes` where the condition holds."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def require_real(name: str, target: Target) -> None:

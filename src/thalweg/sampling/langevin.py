@@ -4,7 +4,6 @@ import math
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,6 +14,7 @@ from thalweg.sampling.kernel import (
     Mass,
     Metric,
     State,
+    either,
     on_slope,
     require_positive,
     require_real,
@@ -56,8 +56,7 @@ class ULA(AbstractTunable):
 def unless_infinite(state: State, moved: State) -> tuple[State, Info]:
     """The new state, or the old one where the new potential or its gradient is no finite number."""
     sound = jnp.isfinite(moved.potential) & jnp.all(jnp.isfinite(moved.gradient))
-    kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, state)
-    return kept, Info(sound.astype(jnp.float32), ~sound, jnp.asarray(1, jnp.int32))
+    return either(sound, moved, state), Info(sound.astype(jnp.float32), ~sound, jnp.asarray(1, jnp.int32))
 
 
 class MALA(AbstractTunable):

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from thalweg.inference.neighbours import finite_coordinates
 from thalweg.sampling.gibbs import require_finite
-from thalweg.sampling.kernel import AbstractTunable, Mass, Metric, State, require_positive
+from thalweg.sampling.kernel import AbstractTunable, Mass, Metric, State, on_slope_of_codes, require_positive
 from thalweg.sampling.metropolis import accepted
 from thalweg.sampling.target import Target
 
@@ -36,8 +36,7 @@ class LatticeLangevin(AbstractTunable):
         require_finite("Langevin dynamics on a lattice", target)
 
     def init(self, target, position):
-        (potential, energy), gradient = jax.value_and_grad(target.potential, has_aux=True)(position)
-        return State(position, potential, energy, gradient)
+        return on_slope_of_codes(target, position)
 
     def step(self, target, state, *, key):
         choose, accept = jax.random.split(key)

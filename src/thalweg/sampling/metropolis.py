@@ -16,6 +16,7 @@ from thalweg.sampling.kernel import (
     Metric,
     State,
     at,
+    either,
     require_positive,
     require_real,
 )
@@ -75,5 +76,4 @@ def by_change(
     gain = jnp.where(jnp.isnan(gain), 0.0, gain)
     probability = jnp.exp(jnp.minimum(gain, 0.0))
     taken = jax.random.uniform(key) < probability
-    kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposed, state)
-    return kept, Info(probability, jnp.array(False), jnp.asarray(work, jnp.int32))
+    return either(taken, proposed, state), Info(probability, jnp.array(False), jnp.asarray(work, jnp.int32))

@@ -23,6 +23,8 @@ from thalweg.sampling.target import Target
 from thalweg.sampling.walk import points_of, start_all, step_all
 from thalweg.sampling.warmup import warm_up
 
+_THROW = NUTS()
+
 
 def sample(
     energy: AbstractEnergy,
@@ -80,14 +82,14 @@ def sample(
     return result
 
 
-def default_kernel(energy: AbstractEnergy) -> AbstractKernel:
-    """What suits the space: NUTS, Gibbs, or both in turn."""
+def default_kernel(energy: AbstractEnergy, numbers: AbstractKernel = _THROW) -> AbstractKernel:
+    """What suits the space: `numbers` (NUTS) for them, Gibbs for what is finite, or both in turn."""
     levels = energy.space.levels()
     if isinstance(energy, AbstractGibbs) or all(level is not None for level in levels):
         return Gibbs()
     if all(level is None for level in levels):
-        return NUTS()
-    return Cycle((NUTS(), Gibbs()))
+        return numbers
+    return Cycle((numbers, Gibbs()))
 
 
 @eqx.filter_jit

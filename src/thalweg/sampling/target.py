@@ -40,7 +40,7 @@ class Target(eqx.Module):
         """1 for the real coordinates that are free, 0 elsewhere: those that a gradient moves."""
         if self._all_move:
             return jnp.ones(len(self.space.levels()))
-        real = charts.real_coordinates(self.space)
+        real = self.space.real.reshape(-1)
         if isinstance(self.space, Simplex):
             real[-1] = False
         return jnp.asarray(self.free & real, jnp.float32)
@@ -72,8 +72,8 @@ class Target(eqx.Module):
     @property
     def _all_move(self) -> bool:
         """Whether there is nothing that a gradient does not move; known outside compiled code."""
-        real = charts.real_coordinates(self.space).all()
-        return bool(real) and self.observed is None and not isinstance(self.space, Simplex)
+        real = bool(self.space.real.all())
+        return real and self.observed is None and not isinstance(self.space, Simplex)
 
     def _shaped(self, y: Float[Array, "d"]) -> Float[Array, "..."]:
         y = jnp.reshape(y, self.space.shape)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thalweg.sampling.kernel import AbstractKernel, AbstractTunable, Metric, State
+from thalweg.sampling.kernel import AbstractKernel, AbstractTunable, Metric, State, either
 from thalweg.sampling.target import Target
 from thalweg.sampling.walk import step_all
 
@@ -154,16 +154,16 @@ class Learner(eqx.Module):
         """The kernel and what is known after a step of all chains."""
         pace, moments, dense = self.pace, self.moments, part.mass == "dense"
         if part.mass != "unit":
-            moments = _either(gather, moments.with_rows(positions, dense=dense), moments)
-            metric = _either(renew, moments.metric(dense=dense), part.metric)
+            moments = either(gather, moments.with_rows(positions, dense=dense), moments)
+            metric = either(renew, moments.metric(dense=dense), part.metric)
             part, moments = (
                 part.with_metric(metric),
-                _either(renew, jax.tree.map(jnp.zeros_like, moments), moments),
+                either(renew, jax.tree.map(jnp.zeros_like, moments), moments),
             )
         if part.optimal is not None:
             pace = pace.after(jnp.nan_to_num(jnp.mean(acceptance, axis=0)), part.optimal)
             # A new metric is a new landscape: the search for a step size begins again from the best one so far.
-            pace = _either(renew, Pace.at(jnp.exp(pace.average)), pace) if part.mass != "unit" else pace
+            pace = either(renew, Pace.at(jnp.exp(pace.average)), pace) if part.mass != "unit" else pace
             part = part.with_step(jnp.exp(pace.log_step))
         return part, Learner(pace, moments)
 
@@ -183,7 +183,3 @@ def _widened(part: AbstractTunable, shape: tuple[int, ...]) -> AbstractTunable:
     else:
         scale = jnp.broadcast_to(scale[..., None] if 0 < scale.ndim < len(shape) else scale, shape)
     return part.with_metric(Metric(scale))
-
-
-def _either(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
