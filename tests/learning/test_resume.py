@@ -39,7 +39,7 @@ def interrupt(monkeypatch, run, *, dispatch, **settings):
     """Ctrl-C as the given dispatch of the run ends."""
     from thalweg.learning import fit as module
 
-    calls, original = [], module._pace
+    calls, original = [], module.next_pace
 
     def pace(*arguments):
         calls.append(arguments)
@@ -48,7 +48,7 @@ def interrupt(monkeypatch, run, *, dispatch, **settings):
         return min(original(*arguments), 4)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_pace", pace)
+        patch.setattr(module, "next_pace", pace)
         with pytest.raises(Interrupted, match="stopped at step"):
             small(run, **settings)
 
@@ -90,7 +90,7 @@ def test_an_interrupted_run_without_a_directory_says_that_nothing_was_kept(monke
     def pace(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_pace", pace)
+    monkeypatch.setattr(module, "next_pace", pace)
     with pytest.raises(Interrupted, match=r"stopped at step 0 of 30; nothing was kept \(give a directory"):
         small(Run())
 
@@ -196,10 +196,10 @@ def test_memories_of_every_kind_survive(tmp_path, monkeypatch):
     from thalweg.learning import fit as module
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_pace", lambda pace, done, seconds: 1)
+        patch.setattr(module, "next_pace", lambda pace, done, seconds: 1)
         shows = []
 
-        def show(step, history):
+        def show(step, words):
             shows.append(step)
             if len(shows) == 7:
                 raise KeyboardInterrupt

@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_it_ends_bitwise_equal(name, tmp_path, monkeypat
     small(name, Run(tmp_path / "whole", log=log.append))
     assert [trainer.advance._cache_size() for trainer in trainers] == [1], "the step was compiled again"
 
-    dispatches, original = [], module._pace
+    dispatches, original = [], module.next_pace
 
     def pace(*arguments):
         dispatches.append(arguments)
@@ -105,7 +105,7 @@ def test_interrupted_and_resumed_it_ends_bitwise_equal(name, tmp_path, monkeypat
         return min(original(*arguments), 5)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_pace", pace)
+        patch.setattr(module, "next_pace", pace)
         for _ in range(2):
             with pytest.raises(Interrupted, match=r"stopped at step \d+ of 60"):
                 small(name, Run(tmp_path / "cut", resume=True, log=before.append))

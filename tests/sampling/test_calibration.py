@@ -79,7 +79,8 @@ def test_ranks_of_the_truth_are_uniform(name):
     truth = jax.vmap(prior)(jax.random.split(keys[0], n))
     seen = jax.vmap(simulate)(truth, jax.random.split(keys[1], n))
     step = jax.jit(lambda y, key: moved(energy, kernel, y, seen, steps, key))
-    behind, ranks = step(truth, keys[2]), np.zeros((n, 2), int)
+    behind = moved(energy, kernel.reversed(), truth, seen, steps, keys[2])
+    ranks = np.zeros((n, 2), int)
     for i in range(draws):
         ranks += np.asarray(step(behind, jax.random.fold_in(keys[3], i)) < truth)
     for d in range(2):

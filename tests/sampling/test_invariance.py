@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sampling.targets import BOUNDED, FINITE, MIXED, REAL, Case, Gaussian, Table, lattice
-from thalweg.energy import Real
+from thalweg.energy import Binary, Real, energy_of
+from thalweg.models.ising import Graph, Ising
 from thalweg.sampling import (
     HMC,
     MALA,
@@ -23,6 +24,7 @@ from thalweg.sampling import (
     Target,
     walk,
 )
+from thalweg.sampling.kernel import AbstractKernel
 
 CHAINS = 20_000
 #: Some 300 statistics are tested in all: one beyond 4.5 deviations is expected once in 500 runs of the suite.
@@ -120,6 +122,55 @@ def test_a_folded_box_is_the_same_density(case, name):
 def test_the_comparison_sees_a_kernel_that_is_not_exact():
     normal = Case("normal", lambda: Gaussian(Real((2,)), jnp.zeros(2), jnp.eye(2)))
     assert np.abs(deviations(normal, ULA(0.5), steps=20)).max() > 2 * DEVIATIONS
+
+
+class Symmetric(AbstractKernel):
+    """A kernel that takes itself for its own reverse."""
+
+    kernel: AbstractKernel
+
+    def check(self, target):
+        self.kernel.check(target)
+
+    def init(self, target, position):
+        return self.kernel.init(target, position)
+
+    def step(self, target, state, *, key):
+        return self.kernel.step(target, state, key=key)
+
+
+def there_and_back(table, energy, kernel):
+    """How far apart the shares of the pairs (y, step of y) and (step back of y, y) are, in standard errors."""
+    keys = jax.random.split(jax.random.key(2), 4)
+
+    def pairs(kernel, draw, step):
+        y = jax.vmap(lambda key: table.sample(key=key))(jax.random.split(draw, 4 * CHAINS))
+        return y, jax.jit(lambda y: walk(Target(energy), kernel, y, 1, key=step))(y).points
+
+    def shares(first, second):
+        power = 2 ** np.arange(first.shape[1])
+        pair = (np.asarray(first) @ power * 2 ** first.shape[1] + np.asarray(second) @ power).astype(int)
+        return np.bincount(pair, minlength=4 ** first.shape[1]) / len(pair)
+
+    ahead = shares(*pairs(kernel, *keys[:2]))
+    behind = shares(*pairs(kernel.reversed(), *keys[2:])[::-1])
+    error = np.sqrt((ahead + behind) / (4 * CHAINS))
+    return np.abs(ahead - behind) / np.maximum(error, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["one by one", "in blocks", "dense", "cycle"])
+def test_a_reversed_kernel_goes_back_in_time(name):
+    """pi(y) T(y, y') = pi(y') T~(y', y), on three bits in a row with strong pulls; a sweep is not its own reverse."""
+    bits, pulls = Binary((3,)), jnp.array([0.9, -1.1])
+    energy = {
+        "one by one": energy_of(lambda y: -pulls @ ((2 * y[1:] - 1) * (2 * y[:-1] - 1)) - 0.5 * y[0], bits),
+        "in blocks": Ising(bits, pulls, jnp.array([0.3, 0.0, -0.2]), Graph.of([(0, 1), (1, 2)], 3)),
+        "dense": Ising(bits, jnp.diag(2 * pulls, 1), jnp.array([0.3, 0.0, -0.2])),
+    }.get(name, energy_of(lambda y: -pulls @ ((2 * y[1:] - 1) * (2 * y[:-1] - 1)), bits))
+    kernel = Cycle((Gibbs(), GibbsWithGradients())) if name == "cycle" else Gibbs()
+    table = Table.of(energy)
+    assert there_and_back(table, energy, kernel).max() < DEVIATIONS
+    assert there_and_back(table, energy, Symmetric(kernel)).max() > 2 * DEVIATIONS
 
 
 def test_hastings_ratio_of_a_proposal_that_is_not_symmetric():

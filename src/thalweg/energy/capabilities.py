@@ -124,9 +124,10 @@ class AbstractGibbs(AbstractEnergy):
         *,
         beta: float | Scalar,
         key: PRNGKeyArray,
+        backwards: bool = False,
     ) -> Float[Array, "..."]:
         r"""`y` after one sweep over its coordinates that leaves \(e^{-\beta F}\), conditional on those observed, as it
-        is."""
+        is; `backwards` in the opposite order, so that both together are reversible."""
 
 
 class AbstractTempered(AbstractEnergy):

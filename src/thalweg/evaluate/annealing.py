@@ -236,7 +236,8 @@ def _anneal_back(
     def level(carry, now):
         y, logs = carry
         before, beta, own, key = now
-        *_, y = _moved(Target(path(beta), x), _with_steps(kernel, own), y, steps, key=key)
+        back = _with_steps(kernel, own).reversed()
+        *_, y = _moved(Target(path(beta), x), back, y, steps, key=key)
         return (y, logs + _of(path(before), y, x) - _of(path(beta), y, x)), None
 
     keys = jax.random.split(key, len(betas) - 1)

@@ -16,9 +16,9 @@ from thalweg.learning.checkpoint import Checkpoint
 from thalweg.learning.guard import Guard
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import agreed, first, home, together
-from thalweg.learning.progress import Show, progress_bar
 from thalweg.learning.run import Fit, Run
 from thalweg.learning.trainer import State, Trainer
+from thalweg.progress import Show, next_pace, progress_bar
 
 
 def fit(
@@ -120,7 +120,7 @@ class _Training:
         # Outside the `try`: an interruption while the checkpoint is read must not overwrite it.
         self.at = self.checkpoint.start(self.at, resume=self.settings.resume)
         self.began = time.monotonic() - (self.at.history[-1]["seconds"] if self.at.history else 0.0)
-        with progress_bar(self.settings.progress, self.steps) as show:
+        with progress_bar(self.settings.progress, "fitting", self.steps) as show:
             try:
                 self._loop(show)
                 self.checkpoint.save(self.at, now=True)
@@ -137,13 +137,13 @@ class _Training:
             until = np.int32(min(mark, step + pace))
             state = self.trainer.advance(self.trainer.placed(self.at.state), until, self.trainer.data)
             done = int(state.step) - step
-            pace = agreed(_pace(pace, done, time.monotonic() - before))
+            pace = agreed(next_pace(pace, done, time.monotonic() - before))
             if bool(state.healthy) and int(state.step) < mark:
                 self.at = self.at._replace(state=state)
             else:
                 self.at = self._measured(state)
             self.checkpoint.save(self.at)
-            show(int(self.at.state.step), self.at.history)
+            show(int(self.at.state.step), _losses(self.at.history))
 
     def _mark(self) -> int:
         """The step of the next measurement: the first step, then every multiple of `every`."""
@@ -222,6 +222,9 @@ class _Training:
         )
 
 
-def _pace(pace: int, done: int, seconds: float) -> int:
-    """How many steps a dispatch may take so that it lasts about a second."""
-    return max(1, min(4 * pace, int(done / max(seconds, 1e-6)))) if done else pace
+def _losses(history: list[dict[str, Any]]) -> str:
+    if not history:
+        return ""
+    last = history[-1]
+    held_out = f", held out {last['held_out']:.4g}" if "held_out" in last else ""
+    return f"loss {last['loss']:.4g}{held_out}"

@@ -152,15 +152,24 @@ class ConvEnergy(AbstractGibbs):
     def _deviation(self, number: int) -> Scalar:
         return FLOOR + jnp.exp(self.log_deviation[number])
 
-    def gibbs(self, y, observed, x=None, *, beta, key):
+    def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
         """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""
-        y = self._beside_drawn(y, observed, beta, key=key)
-        for i, stride in enumerate(LADDER):
-            for j, kernel in enumerate(steps_of_pixels(self.space, stride)):
+
+        def beside(y, key):
+            return self._beside_drawn(y, observed, beta, key=key)
+
+        def by(kernel):
+            def pixels(y, key):
                 target = Target(self, x, beta, held=y, observed=observed, folded=True)
                 state = kernel.init(target, target.coordinates(y))
-                step_key = jax.random.fold_in(key, 2 * i + j + 1)
-                y = target.point(kernel.step(target, state, key=step_key)[0].position)
+                return target.point(kernel.step(target, state, key=key)[0].position)
+
+            return pixels
+
+        kernels = [kernel for stride in LADDER for kernel in steps_of_pixels(self.space, stride)]
+        moves = [beside, *map(by, kernels)]
+        for i, move in enumerate(reversed(moves) if backwards else moves):
+            y = move(y, jax.random.fold_in(key, i))
         return y
 
     def _beside_drawn(

@@ -34,6 +34,8 @@ from thalweg.sampling.gibbs import Gibbs
 
 #: The most hidden bits, whose states are all summed over.
 LARGEST_HIDDEN = 12
+#: The most blocks of a graph that are redrawn together: each is code of its own, and with many the blocks are small.
+MOST_BLOCKS = 16
 
 
 class Graph(eqx.Module):
@@ -128,42 +130,44 @@ class Ising(AbstractGibbs, AbstractNeighbours, AbstractTempered):
         down = s < 0
         return jnp.stack([jnp.where(down, here, flipped), jnp.where(down, flipped, here)], axis=1)
 
-    def gibbs(self, y, observed, x=None, *, beta, key):
+    def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
         s, held = spins(y), jnp.ravel(observed)
-        if self.graph is None:
-            new = self._one_by_one(s, held, beta, key)
+        if self.graph is None or len(self.graph.blocks) > MOST_BLOCKS:
+            new = self._one_by_one(s, held, beta, key, backwards)
         else:
-            new = self._by_block(s, held, beta, key)
+            new = self._by_block(self.graph, s, held, beta, key, backwards)
         return ((new + 1) / 2).reshape(self.space.shape)
 
-    def _by_block(self, s: Array, held: Array, beta: Array | float, key: PRNGKeyArray) -> Array:
-        assert self.graph is not None
-        graph, d = self.graph, len(s)
-        draws = jax.random.uniform(key, (d + 1,))
-        fixed = jnp.append(held, True)
-        bias = jnp.append(self.bias, 0.0)
-        padded = jnp.append(s, 0.0)
-        # Forwards or backwards by chance: together the two are reversible.
-        backwards = jax.random.bernoulli(jax.random.fold_in(key, 1)).astype(jnp.int32) * (
-            len(graph.blocks) - 1
-        )
+    def _by_block(
+        self, graph: Graph, s: Array, held: Array, beta: Array | float, key: PRNGKeyArray, backwards: bool
+    ) -> Array:
+        d, (count, size) = len(s), graph.blocks.shape
+        order = range(count)[::-1] if backwards else range(count)
+        draws = jax.random.uniform(key, (count, size))
+        weights = jnp.append(self.couplings, 0.0)[graph.edges]
+        # New spins are appended, block after block, and read where they lie: writing them in place would scatter.
+        known, place = jnp.append(s, 0.0), jnp.arange(d + 1, dtype=jnp.int32)
+        for turn, c in enumerate(order):
+            block = jnp.minimum(graph.blocks[c], d - 1)
+            near = place[graph.neighbours[block]]
+            pull = self.bias[block]
+            for j in range(near.shape[1]):
+                pull = pull + weights[block, j] * known[near[:, j]]
+            up = jnp.where(draws[c] < jax.nn.sigmoid(2 * beta * pull), 1.0, -1.0)
+            known = jnp.append(known, jnp.where(held[block], s[block], up))
+            at = d + 1 + turn * size + jnp.arange(size, dtype=jnp.int32)
+            place = place.at[graph.blocks[c]].set(at).at[d].set(d)
+        return known[place[:d]]
 
-        def redraw(c, s):
-            block = graph.blocks[jnp.abs(backwards - c)]
-            pull = _pull(self.couplings, graph, s, jnp.minimum(block, d - 1)) + bias[block]
-            up = draws[block] < jax.nn.sigmoid(2 * beta * pull)
-            return s.at[block].set(jnp.where(fixed[block], s[block], jnp.where(up, 1.0, -1.0)))
-
-        return jax.lax.fori_loop(0, len(graph.blocks), redraw, padded)[:d]
-
-    def _one_by_one(self, s: Array, held: Array, beta: Array | float, key: PRNGKeyArray) -> Array:
+    def _one_by_one(
+        self, s: Array, held: Array, beta: Array | float, key: PRNGKeyArray, backwards: bool
+    ) -> Array:
         matrix, d = self.matrix, len(s)
         draws = jax.random.uniform(key, (d,))
-        last = jax.random.bernoulli(jax.random.fold_in(key, 1)).astype(jnp.int32) * (d - 1)
 
         def redraw(step, carry):
             s, pull = carry
-            i = jnp.abs(last - step)
+            i = d - 1 - step if backwards else step
             up = draws[i] < jax.nn.sigmoid(2 * beta * (pull[i] + self.bias[i]))
             new = jnp.where(held[i], s[i], jnp.where(up, 1.0, -1.0))
             return s.at[i].set(new), pull + matrix[i] * (new - s[i])

@@ -80,11 +80,11 @@ class RBM(AbstractGibbs, AbstractTempered, AbstractPartition, AbstractNeighbours
         u = jnp.where(observed.reshape(-1)[units_of(self.space).coordinate], seen(self.space, y), 0.0)
         return jax.nn.sigmoid(self.hidden + self.weights @ u)
 
-    def gibbs(self, y, observed, x=None, *, beta, key):
-        """Hidden units given the visible ones, and those given the hidden ones."""
+    def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
+        """Hidden units given the visible ones, and those given the hidden ones: its own reverse."""
         if not (isinstance(beta, int | float) and beta == 1):
             target = Target(self, x, beta, held=y, observed=observed)
-            return target.point(one_by_one(target, target.coordinates(y), key=key))
+            return target.point(one_by_one(target, target.coordinates(y), key=key, backwards=backwards))
         up, down = jax.random.split(key)
         chance = jax.nn.sigmoid(self.hidden + self.weights @ seen(self.space, y))
         h = (jax.random.uniform(up, chance.shape) < chance).astype(chance.dtype)

@@ -44,6 +44,9 @@ class Cycle(AbstractKernel):
             acceptance, divergent, work, tuple(infos)
         )
 
+    def reversed(self):
+        return Cycle(tuple(kernel.reversed() for kernel in reversed(self.kernels)))
+
     def tunable(self):
         return tuple(part for kernel in self.kernels for part in kernel.tunable())
 

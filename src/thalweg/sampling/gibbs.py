@@ -1,5 +1,7 @@
 """Moves of discrete coordinates: Gibbs sampling, and proposals that follow a gradient."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,11 +21,12 @@ class Gibbs(AbstractKernel):
     r"""Each finite coordinate redrawn from \(p(y_i \mid y_{\setminus i}) \propto e^{-\beta F}\), `sweeps` times over.
 
     In blocks, by the energy's own conditionals, where it is an `AbstractGibbs`; otherwise one coordinate after the
-    other, at the cost of one energy a value. Geman & Geman (1984), *Stochastic relaxation, Gibbs distributions, and
-    the Bayesian restoration of images*.
+    other, at the cost of one energy a value; `backwards` from the last to the first. Geman & Geman (1984), *Stochastic
+    relaxation, Gibbs distributions, and the Bayesian restoration of images*.
     """
 
     sweeps: int = eqx.field(static=True, default=1)
+    backwards: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.sweeps < 1:
@@ -38,31 +41,37 @@ class Gibbs(AbstractKernel):
 
     def step(self, target, state, *, key):
         def once(i, u):
-            return sweep(target, u, key=jax.random.fold_in(key, i))
+            return sweep(target, u, key=jax.random.fold_in(key, i), backwards=self.backwards)
 
         moved = jax.lax.fori_loop(0, self.sweeps, once, state.position)
         return at(target, moved), Info(jnp.ones(()), jnp.array(False), jnp.asarray(self.sweeps, jnp.int32))
 
+    def reversed(self):
+        return replace(self, backwards=not self.backwards)
 
-def sweep(target: Target, u: Float[Array, "d"], *, key: PRNGKeyArray) -> Float[Array, "d"]:
+
+def sweep(
+    target: Target, u: Float[Array, "d"], *, key: PRNGKeyArray, backwards: bool = False
+) -> Float[Array, "d"]:
     """Every free coordinate redrawn once: all of them by an energy that knows how, else the finite ones."""
     if isinstance(target.energy, AbstractGibbs):
         y = target.point(u)
-        drawn = target.energy.gibbs(y, ~target.free.reshape(y.shape), target.x, beta=target.beta, key=key)
+        held = ~target.free.reshape(y.shape)
+        drawn = target.energy.gibbs(y, held, target.x, beta=target.beta, key=key, backwards=backwards)
         return target.coordinates(drawn)
-    return one_by_one(target, u, key=key)
+    return one_by_one(target, u, key=key, backwards=backwards)
 
 
-def one_by_one(target: Target, u: Float[Array, "d"], *, key: PRNGKeyArray) -> Float[Array, "d"]:
+def one_by_one(
+    target: Target, u: Float[Array, "d"], *, key: PRNGKeyArray, backwards: bool = False
+) -> Float[Array, "d"]:
     """Each finite coordinate that is free redrawn in turn, all of its values compared."""
     sizes, index = finite_coordinates(target.space)
     values = np.arange(sizes.max(), dtype=np.float32)
-    # Upwards or downwards by chance: a sweep and its reverse together are reversible.
-    key, coin = jax.random.split(key)
-    last = jax.random.bernoulli(coin).astype(jnp.int32) * (len(index) - 1)
 
     def redraw(step, u):
-        k = jnp.abs(last - step)
+        # The same place in all chains: an order of each chain's own would be scattered writes.
+        k = len(index) - 1 - step if backwards else step
         i = jnp.asarray(index)[k]
         # Only finite coordinates change, of which the coordinates are the codes themselves.
         energies = jnp.ravel(profile(target.energy, target.point(u), i, jnp.asarray(values), x=target.x))

@@ -73,6 +73,11 @@ class AbstractKernel(eqx.Module):
     def step(self, target: Target, state: State, *, key: PRNGKeyArray) -> tuple[State, Info]:
         """The next state."""
 
+    def reversed(self) -> "AbstractKernel":
+        r"""The kernel of the chain that runs backwards in time: \(\pi(y)\,T(y \to y') = \pi(y')\,\tilde T(y' \to y)\).
+        Itself, unless it goes through coordinates or other kernels in a fixed order."""
+        return self
+
     # What warm-up tunes; a kernel with nothing to tune leaves these as they are.
 
     def tunable(self) -> tuple["AbstractTunable", ...]:

@@ -2,6 +2,7 @@ r"""Draws from \(e^{-\beta F(y, x)}\)."""
 
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractGibbs
 from thalweg.errors import ChainWarning, SettingsError
+from thalweg.progress import Show, next_pace, progress_bar
 from thalweg.sampling.chains import Chains
 from thalweg.sampling.cycle import Cycle
 from thalweg.sampling.gibbs import Gibbs
@@ -21,7 +23,7 @@ from thalweg.sampling.kernel import AbstractKernel, State
 from thalweg.sampling.nuts import NUTS
 from thalweg.sampling.target import Target
 from thalweg.sampling.walk import points_of, start_all, step_all
-from thalweg.sampling.warmup import warm_up
+from thalweg.sampling.warmup import WarmUp, Windows, windows
 
 _THROW = NUTS()
 
@@ -40,6 +42,7 @@ def sample(
     observed: Bool[Array, "..."] | None = None,
     beta: float = 1.0,
     folded: bool = False,
+    progress: bool = True,
 ) -> Chains:
     r"""Chains whose draws have the density \(\propto e^{-\beta F(y, x)}\).
 
@@ -47,7 +50,7 @@ def sample(
     with both. `warmup` steps tune it and are thrown away; then `steps` are taken and one in `thin` is kept. `start` is
     a point, or one for each chain (default: reference points of the space); where `observed` (of the shape of a point,
     or with an axis of chains) it is held, and the draws are those of the conditional. Bounded spaces are transformed,
-    or `folded`: reflected at their faces.
+    or `folded`: reflected at their faces. `progress` draws a bar on a terminal.
 
     Raises `SettingsError` for a kernel that does not suit the space and a start that is no point of it, and warns
     (`ChainWarning`) where the chains are not to be trusted, with the remedy.
@@ -64,14 +67,12 @@ def sample(
     kernel = default_kernel(energy) if kernel is None else kernel
     kernel.check(target)
     tune_key, walk_key = jax.random.split(jax.random.fold_in(key, 1))
-    states = _start(target, kernel, points)
+    states, draws = _start(target, kernel, points), max(1, steps // thin)
     _check_start(states)
-    if warmup and kernel.tunable():
-        kernel, states = warm_up(target, kernel, states, warmup, key=tune_key)
-        states = _again(target, kernel, states)
-    elif warmup:
-        states = _pass(target, kernel, states, warmup, tune_key)
-    found = _draws(target, kernel, states, walk_key, max(1, steps // thin), thin)
+    with progress_bar(progress, "sampling", warmup + draws * thin) as show:
+        if warmup:
+            kernel, states = _warmed(target, kernel, states, warmup, tune_key, show)
+        found = _draws(target, kernel, states, walk_key, draws, thin, lambda i: show(warmup + i * thin, ""))
     space = energy.space
     held = np.zeros((chains, *space.shape), bool) if target.observed is None else np.asarray(target.observed)
     fixed = np.where(held, np.asarray(points), 0.0)
@@ -103,44 +104,111 @@ def _again(target: Target, kernel: AbstractKernel, states: State) -> State:
     return start_all(target, kernel, points_of(target, states))
 
 
-@eqx.filter_jit
-def _pass(target: Target, kernel: AbstractKernel, states: State, steps: int, key: PRNGKeyArray) -> State:
-    def step(i, states):
-        return step_all(target, kernel, states, key=jax.random.fold_in(key, i))[0]
+def _warmed(
+    target: Target, kernel: AbstractKernel, states: State, steps: int, key: PRNGKeyArray, show: Show
+) -> tuple[AbstractKernel, State]:
+    """The tuned kernel, and the states after warm-up as it would begin them."""
+    plan = windows(steps)
 
-    return jax.lax.fori_loop(0, steps, step, states)
+    def onwards(at, first, until):
+        return _onwards(at, target, kernel, plan, first, until, key)
+
+    begin = eqx.filter_jit(WarmUp.begin)(target, kernel, states)
+    end, _ = _in_dispatches(onwards, begin, steps, lambda i: show(i, "warm-up"))
+    kernel = end.settled(kernel)
+    return kernel, _again(target, kernel, end.states)
+
+
+@eqx.filter_jit
+def _onwards(
+    at: WarmUp,
+    target: Target,
+    kernel: AbstractKernel,
+    plan: Windows,
+    first: Array,
+    until: Array,
+    key: PRNGKeyArray,
+) -> WarmUp:
+    return at.onwards(target, kernel, plan, first, until, key=key)
+
+
+class Kept(eqx.Module):
+    """The draws and what goes with them, (draws, chains, …), filled from the first on."""
+
+    draws: Array
+    energies: Array
+    acceptance: Array
+    divergences: Array
+    work: Array
+
+    @classmethod
+    def room(cls, draws: int, chains: int, shape: tuple[int, ...]) -> "Kept":
+        """Of nothing yet."""
+        numbers, counts = jnp.zeros((draws, chains)), jnp.zeros((draws, chains), jnp.int32)
+        return cls(jnp.zeros((draws, chains, *shape)), numbers, numbers, counts, counts)
 
 
 def _draws(
-    target: Target, kernel: AbstractKernel, states: State, key: PRNGKeyArray, draws: int, thin: int
+    target: Target,
+    kernel: AbstractKernel,
+    states: State,
+    key: PRNGKeyArray,
+    draws: int,
+    thin: int,
+    show: Callable[[int], None],
 ) -> dict[str, Any]:
-    """The draws and what goes with them, (chains, draws, …)."""
-    run = _run.lower(target, kernel, states, key, draws, thin).compile()  # type: ignore[attr-defined]
-    began = time.perf_counter()
-    kept = jax.block_until_ready(run(target, kernel, states, key, draws, thin))
-    seconds = time.perf_counter() - began
-    names = ("draws", "energies", "acceptance", "divergences", "work")
-    return dict(zip(names, map(np.asarray, kept), strict=True)) | {"seconds": seconds}
+    """The draws and what goes with them, (chains, draws, …), and the seconds that they took."""
+    room = Kept.room(draws, len(states.potential), target.space.shape)
+
+    def onwards(at, first, until):
+        return _drawn(at, target, kernel, key, thin, first, until)
+
+    (_, kept), seconds = _in_dispatches(onwards, (states, room), draws, show)
+    found = {name: np.swapaxes(np.asarray(leaf), 0, 1) for name, leaf in vars(kept).items()}
+    return found | {"seconds": seconds}
 
 
 @eqx.filter_jit
-def _run(
-    target: Target, kernel: AbstractKernel, states: State, key: PRNGKeyArray, draws: int, thin: int
-) -> tuple[Array, ...]:
-    def draw(states, i):
+def _drawn(
+    at: tuple[State, Kept],
+    target: Target,
+    kernel: AbstractKernel,
+    key: PRNGKeyArray,
+    thin: int | Array,
+    first: Array,
+    until: Array,
+) -> tuple[State, Kept]:
+    def draw(i, at):
         def step(j, carry):
             states, acceptance, divergent, work = carry
             states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i * thin + j))
             acceptance = acceptance + info.acceptance.astype(jnp.float32) / thin
             return states, acceptance, divergent + info.divergent.astype(jnp.int32), work + info.work
 
+        states, kept = at
         zeros = jnp.zeros(states.potential.shape, jnp.int32)
-        begin = states, zeros.astype(jnp.float32), zeros, zeros
-        states, *how = jax.lax.fori_loop(0, thin, step, begin)
-        return states, (points_of(target, states), states.energy, *how)
+        states, *how = jax.lax.fori_loop(0, thin, step, (states, zeros.astype(jnp.float32), zeros, zeros))
+        new = Kept(points_of(target, states), states.energy, *how)
+        return states, jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
 
-    _, kept = jax.lax.scan(draw, states, jnp.arange(draws, dtype=jnp.int32))
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), kept)
+    return jax.lax.fori_loop(first, until, draw, at)
+
+
+def _in_dispatches(
+    onwards: Callable[[Any, np.int32, np.int32], Any], at: Any, total: int, show: Callable[[int], None]
+) -> tuple[Any, float]:
+    """What a compiled loop carries after `total` steps, a second's worth at a time, and the seconds without
+    compilation: a dispatch of no steps goes before."""
+    at = jax.block_until_ready(onwards(at, np.int32(0), np.int32(0)))
+    done, pace, seconds = 0, 1, 0.0
+    while done < total:
+        until = min(total, done + pace)
+        began = time.perf_counter()
+        at = jax.block_until_ready(onwards(at, np.int32(done), np.int32(until)))
+        took = time.perf_counter() - began
+        pace, seconds, done = next_pace(pace, until - done, took), seconds + took, until
+        show(done)
+    return at, seconds
 
 
 def _checked(

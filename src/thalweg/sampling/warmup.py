@@ -101,47 +101,17 @@ def windows(steps: int) -> Windows:
     return Windows(jnp.asarray(gather), jnp.asarray(renew))
 
 
-@eqx.filter_jit
-def warm_up(
-    target: Target, kernel: AbstractKernel, states: State, steps: int, *, key: PRNGKeyArray
-) -> tuple[AbstractKernel, State]:
-    """The tuned kernel, and the states of the chains after `steps` (at least one)."""
-    parts = kernel.tunable()
-    plan = windows(steps)
-
-    def step(carry, now):
-        states, parts, learners = carry
-        index, gather, renew = now
-        current = kernel.tuned(parts)
-        states, info = step_all(target, current, states, key=jax.random.fold_in(key, index))
-        seen = jax.vmap(current.watched)(states, info)
-        after = [
-            learner.after(part, *pair, gather, renew)
-            for part, learner, pair in zip(parts, learners, seen, strict=True)
-        ]
-        return (states, tuple(part for part, _ in after), tuple(learner for _, learner in after)), None
-
-    watched = jax.eval_shape(lambda: jax.vmap(kernel.watched)(*step_all(target, kernel, states, key=key)))
-    parts = tuple(_widened(part, shape.shape[1:]) for part, (_, shape) in zip(parts, watched, strict=True))
-    learners = tuple(
-        Learner(
-            Pace.at(jnp.asarray(part.step_size)), Moments.none(shape.shape[1:], dense=part.mass == "dense")
-        )
-        for part, (_, shape) in zip(parts, watched, strict=True)
-    )
-    index = jnp.arange(steps, dtype=jnp.int32)
-    (states, parts, learners), _ = jax.lax.scan(
-        step, (states, parts, learners), (index, plan.gather, plan.renew)
-    )
-    final = tuple(learner.settled(part) for part, learner in zip(parts, learners, strict=True))
-    return kernel.tuned(final), states
-
-
 class Learner(eqx.Module):
     """What warm-up knows about one kernel."""
 
     pace: Pace
     moments: Moments
+
+    @classmethod
+    def of(cls, part: AbstractTunable, shape: tuple[int, ...]) -> "Learner":
+        """Nothing known of a kernel whose positions have this shape."""
+        pace = Pace.at(jnp.asarray(part.step_size))
+        return cls(pace, Moments.none(shape, dense=part.mass == "dense"))
 
     def after(
         self,
@@ -169,6 +139,62 @@ class Learner(eqx.Module):
 
     def settled(self, part: AbstractTunable) -> AbstractTunable:
         return part if part.optimal is None else part.with_step(jnp.exp(self.pace.average))
+
+
+class WarmUp(eqx.Module):
+    """Where a warm-up is: the chains, the tunable kernels as they are by now, and what is known of them."""
+
+    states: State
+    parts: tuple[AbstractTunable, ...]
+    learners: tuple[Learner, ...]
+
+    @classmethod
+    def begin(cls, target: Target, kernel: AbstractKernel, states: State) -> "WarmUp":
+        """Nothing known yet."""
+        key = jax.random.key(0)
+        watched = jax.eval_shape(lambda: jax.vmap(kernel.watched)(*step_all(target, kernel, states, key=key)))
+        shapes = [shape.shape[1:] for _, shape in watched]
+        parts = tuple(_widened(part, shape) for part, shape in zip(kernel.tunable(), shapes, strict=True))
+        learners = tuple(Learner.of(part, shape) for part, shape in zip(parts, shapes, strict=True))
+        return cls(states, parts, learners)
+
+    def onwards(
+        self,
+        target: Target,
+        kernel: AbstractKernel,
+        plan: Windows,
+        first: int | Array,
+        until: int | Array,
+        *,
+        key: PRNGKeyArray,
+    ) -> "WarmUp":
+        """After the steps from `first` to before `until`."""
+
+        def step(i, at):
+            current = kernel.tuned(at.parts)
+            states, info = step_all(target, current, at.states, key=jax.random.fold_in(key, i))
+            seen = jax.vmap(current.watched)(states, info)
+            after = [
+                learner.after(part, *pair, plan.gather[i], plan.renew[i])
+                for part, learner, pair in zip(at.parts, at.learners, seen, strict=True)
+            ]
+            return WarmUp(states, tuple(part for part, _ in after), tuple(learner for _, learner in after))
+
+        return jax.lax.fori_loop(jnp.int32(first), jnp.int32(until), step, self)
+
+    def settled(self, kernel: AbstractKernel) -> AbstractKernel:
+        """The kernel with what was found, for good."""
+        pairs = zip(self.parts, self.learners, strict=True)
+        return kernel.tuned(tuple(learner.settled(part) for part, learner in pairs))
+
+
+@eqx.filter_jit
+def warm_up(
+    target: Target, kernel: AbstractKernel, states: State, steps: int, *, key: PRNGKeyArray
+) -> tuple[AbstractKernel, State]:
+    """The tuned kernel, and the states of the chains after `steps` (at least one)."""
+    end = WarmUp.begin(target, kernel, states).onwards(target, kernel, windows(steps), 0, steps, key=key)
+    return end.settled(kernel), end.states
 
 
 def _widened(part: AbstractTunable, shape: tuple[int, ...]) -> AbstractTunable:
