@@ -107,11 +107,22 @@ def training(repeats: int) -> list[float]:
 
     def ours(steps):
         quiet = Run(progress=False)
-        fit(network(), rows, objective, optimiser=optimiser, steps=steps, batch=BATCH, key=jax.random.key(0), run=quiet)
+        fit(
+            network(),
+            rows,
+            objective,
+            optimiser=optimiser,
+            steps=steps,
+            batch=BATCH,
+            key=jax.random.key(0),
+            run=quiet,
+        )
 
     def torchebm():
         model = TorchNetwork()
-        loss = TorchebmDivergence(model, TorchebmLangevin(model, step_size=STEP), k_steps=CD, energy_reg_weight=0.0)
+        loss = TorchebmDivergence(
+            model, TorchebmLangevin(model, step_size=STEP), k_steps=CD, energy_reg_weight=0.0
+        )
         adam = torch.optim.Adam(model.parameters(), lr=1e-3)
         for _ in range(TRAINING):
             batch = data[torch.randint(len(data), (BATCH,))]
@@ -137,9 +148,7 @@ def checkerboard() -> list[list[int]]:
 def block_gibbs(repeats: int) -> list[float]:
     edges = square_lattice(SIDE, SIDE)
     size = SIDE * SIDE
-    model = Ising(
-        Binary((size,)), jnp.full(len(edges), BETA), jnp.zeros(size), Graph.of(edges, size)
-    )
+    model = Ising(Binary((size,)), jnp.full(len(edges), BETA), jnp.zeros(size), Graph.of(edges, size))
     start = np.random.default_rng(0).integers(0, 2, (CHAINS, size)).astype(np.float32)
     move = eqx.filter_jit(lambda y, key: walk(Target(model), Gibbs(), y, SWEEPS, key=key).points)
     found = [seconds(lambda: jax.block_until_ready(move(jnp.asarray(start), jax.random.key(1))), repeats)]
@@ -158,7 +167,9 @@ def block_gibbs(repeats: int) -> list[float]:
 
         run = eqx.filter_jit(jax.vmap(one))
         keys = jax.random.split(jax.random.key(1), CHAINS)
-        found.append(seconds(lambda run=run, keys=keys, state=state: jax.block_until_ready(run(keys, state)), repeats))
+        found.append(
+            seconds(lambda run=run, keys=keys, state=state: jax.block_until_ready(run(keys, state)), repeats)
+        )
     return found
 
 

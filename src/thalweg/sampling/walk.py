@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from thalweg.sampling.kernel import AbstractKernel, Info, State
 from thalweg.sampling.target import Target
 
+#: The most chains that a processor moves together.
+AT_ONCE = 1024
+
 
 def each(target: Target) -> tuple[Array | None, Array | None]:
     """What differs between chains: the held values and where they are (a leading axis of chains, or None)."""
@@ -64,8 +67,37 @@ def walk(
     *,
     key: PRNGKeyArray,
 ) -> Walked:
-    """`steps` of the kernel from each of `y`, inside compiled code and without a history: what learning needs."""
+    """`steps` of the kernel from each of `y`, inside compiled code and without a history: what learning needs.
 
+    On a processor many chains go some `AT_ONCE` at a time, each part to its end before the next begins: what they carry
+    then stays in the cache.
+    """
+    chains = len(y)
+    if chains <= AT_ONCE or jax.default_backend() != "cpu":
+        return _walk_together(target, kernel, y, steps, key=key)
+    parts = -(-chains // AT_ONCE)
+    # The last part is filled up with chains of the first.
+    rows = jnp.arange(parts * -(-chains // parts), dtype=jnp.int32).reshape(parts, -1) % chains
+
+    def part(now):
+        rows, key = now
+        held, observed = (None if a is None else a[rows] for a in each(target))
+        own = replace(target, held=held, observed=observed)
+        return _walk_together(own, kernel, y[rows], steps, key=key)
+
+    ends = jax.lax.map(part, (rows, jax.random.split(key, parts)))
+    points, energies = (a.reshape(-1, *a.shape[2:])[:chains] for a in (ends.points, ends.energies))
+    return Walked(points, energies, jnp.mean(ends.acceptance), jnp.mean(ends.divergent))
+
+
+def _walk_together(
+    target: Target,
+    kernel: AbstractKernel,
+    y: Float[Array, "chains ..."],
+    steps: int | Array,
+    *,
+    key: PRNGKeyArray,
+) -> Walked:
     def step(i, carry):
         states, acceptance, divergent = carry
         states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i))
