@@ -266,6 +266,20 @@ def test_impossible_kernels_are_refused(make, message):
         make()
 
 
+def test_arviz_finds_the_same_diagnostics():
+    arviz = pytest.importorskip("arviz")
+    row = Record((Column("height", "real"), Column("kind", "categorical", size=3)))
+    energy = energy_of(lambda y: y[0] ** 2 / 2 + jnp.where(y[1] == 1, 1.0, 0.0), row)
+    chains = sample(energy, key=KEY, steps=500)
+    data = chains.to_arviz()
+    assert list(data["posterior"]["column"].values) == ["height", "kind"]
+    assert np.allclose(chains.bulk_ess, arviz.ess(data, method="bulk")["y"], rtol=1e-4)
+    # A quantile that never varies, as of few categories, counts there as all draws, and here not at all.
+    assert np.isclose(chains.tail_ess[0], arviz.ess(data, method="tail")["y"][0], rtol=1e-4)
+    assert np.allclose(chains.r_hat, arviz.rhat(data)["y"], rtol=1e-4)
+    assert np.allclose(data["sample_stats"]["energy"], chains.energies)
+
+
 def test_arviz_is_asked_for_where_it_is_missing(monkeypatch):
     import sys
 

@@ -65,7 +65,10 @@ def ess(draws: Draws) -> Float[np.ndarray, "d"]:
         pairs = correlation[: n - n % 2].reshape(-1, 2, draws.shape[2]).sum(axis=1)
         kept = np.cumprod(pairs > 0, axis=0)
         monotone = np.minimum.accumulate(pairs, axis=0)
-        tau = np.maximum(-1 + 2 * np.sum(monotone * kept, axis=0), 1 / math.log10(m * n))
+        # Of the first pair that is left out, the even one where it is above 0, as Stan and ArviZ do.
+        last = np.minimum(2 * np.sum(kept, axis=0), n - 1)
+        rest = np.maximum(np.take_along_axis(correlation, last[None], axis=0)[0], 0)
+        tau = np.maximum(-1 + 2 * np.sum(monotone * kept, axis=0) + rest, 1 / math.log10(m * n))
         return np.where(total > 0, m * n / tau, np.nan)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,8 @@ class Chains:
         return self.summary()
 
     def to_arviz(self) -> Any:
-        """The draws as ArviZ's `InferenceData` (or, from ArviZ 1.0 on, its tree), with energies and divergences.
+        """The draws `y` as ArviZ's `InferenceData` (or, from ArviZ 1.0 on, its tree), the columns of a row by name, with
+        energies and divergences.
 
         Raises `SettingsError` where ArviZ is not installed.
         """
@@ -165,10 +167,14 @@ class Chains:
                 "n_steps": self.work,
             },
         }
-        try:
-            return from_dict(groups)
-        except TypeError:  # before 1.0 the groups were keywords
-            return from_dict(**groups)
+        named = {}
+        if isinstance(self.space, Record):
+            names = [column.name for column in self.space.columns]
+            named = {"coords": {"column": names}, "dims": {"y": ["column"]}}
+        # Before 1.0 the groups were keywords.
+        if "posterior" in signature(from_dict).parameters:
+            return from_dict(**groups, **named)
+        return from_dict(groups, **named)
 
     @property
     def _columns(self) -> Float[np.ndarray, "chains draws d"]:
