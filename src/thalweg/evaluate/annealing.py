@@ -176,9 +176,9 @@ def _moved(
     target: Target, kernel: AbstractKernel, y: Float[Array, "n ..."], steps: int, *, key: PRNGKeyArray
 ) -> tuple[State, Info, Float[Array, "n ..."]]:
     """The chains after some steps at one level: their states, how the last step went, and their points."""
-    states = start_all(target, kernel, y)
+    states, keys = start_all(target, kernel, y), jax.random.split(key, len(y))
     for i in range(steps):
-        states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i))
+        states, info = step_all(target, kernel, states, i, keys=keys)
     return states, info, points_of(target, states)
 
 

@@ -149,8 +149,8 @@ class Chains:
         return self.summary()
 
     def to_arviz(self) -> Any:
-        """The draws `y` as ArviZ's `InferenceData` (or, from ArviZ 1.0 on, its tree), the columns of a row by name, with
-        energies and divergences.
+        """The draws `y` (of a row by the names of its columns), energies and divergences as ArviZ's `InferenceData` (from
+        ArviZ 1.0 on, its tree).
 
         Raises `SettingsError` where ArviZ is not installed.
         """
@@ -158,7 +158,7 @@ class Chains:
             from arviz import from_dict
         except ImportError:
             raise SettingsError("ArviZ is not installed: pip install arviz") from None
-        groups = {
+        groups: dict[str, Any] = {
             "posterior": {"y": self.draws},
             "sample_stats": {
                 "energy": self.energies,
@@ -167,7 +167,7 @@ class Chains:
                 "n_steps": self.work,
             },
         }
-        named = {}
+        named: dict[str, Any] = {}
         if isinstance(self.space, Record):
             names = [column.name for column in self.space.columns]
             named = {"coords": {"column": names}, "dims": {"y": ["column"]}}

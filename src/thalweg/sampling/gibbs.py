@@ -125,7 +125,7 @@ class GibbsWithGradients(AbstractKernel):
         backwards = self._log_proposal(target, moved)
         old = state.position[i].astype(jnp.int32)
         log_ratio = backwards[row, old] - forwards[row, value]
-        return accepted(state, moved, log_ratio, accept, 1)
+        return accepted(state, moved, log_ratio, jax.random.uniform(accept), 1)
 
     def _log_proposal(self, target: Target, state: State) -> Float[Array, "n v"]:
         """The log probability of each change of a coordinate to a value."""

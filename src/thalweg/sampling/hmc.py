@@ -55,9 +55,8 @@ class HMC(AbstractTunable):
         return on_slope(target, position)
 
     def step(self, target, state, *, key):
-        throw, length, accept = jax.random.split(key, 3)
-        r = target.momentum(throw)
-        size = self.step_size * (1 + self.jitter * jax.random.uniform(length, minval=-1.0))
+        r, (length, accept) = target.noise(key, 2)
+        size = self.step_size * (1 + self.jitter * (2 * length - 1))
         end, r_end = jax.lax.fori_loop(
             0,
             self.leapfrogs,

@@ -49,7 +49,8 @@ class ULA(AbstractTunable):
 
     def step(self, target, state, *, key):
         drift = self.metric.spread(self.metric.gather(state.gradient))
-        noise = jnp.sqrt(2 * self.step_size * self.temperature) * self.metric.spread(target.momentum(key))
+        noise, _ = target.noise(key)
+        noise = jnp.sqrt(2 * self.step_size * self.temperature) * self.metric.spread(noise)
         return unless_infinite(state, on_slope(target, state.position - self.step_size * drift + noise))
 
 
@@ -124,7 +125,7 @@ class UnderdampedLangevin(AbstractTunable):
         r = state.momentum - half * self.metric.gather(state.gradient)
         u = state.position + half * self.metric.spread(r)
         kept = jnp.exp(-self.friction * jnp.asarray(self.step_size))
-        r = kept * r + jnp.sqrt(1 - kept**2) * target.momentum(key)
+        r = kept * r + jnp.sqrt(1 - kept**2) * target.noise(key)[0]
         end = on_slope(target, u + half * self.metric.spread(r))
         r = r - half * self.metric.gather(end.gradient)
         moved = Moving(end.position, end.potential, end.energy, end.gradient, r)

@@ -46,7 +46,7 @@ class LatticeLangevin(AbstractTunable):
         moved = self.init(target, state.position.at[index].set(drawn))
         backwards = self._log_proposal(target, moved)
         ratio = _chosen(backwards, state.position[index]) - _chosen(forwards, drawn)
-        return accepted(state, moved, ratio, accept, 1)
+        return accepted(state, moved, ratio, jax.random.uniform(accept), 1)
 
     def _log_proposal(self, target: Target, state: State) -> Float[Array, "n v"]:
         """The log probability of each value of each finite coordinate."""

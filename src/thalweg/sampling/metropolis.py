@@ -50,30 +50,32 @@ class Metropolis(AbstractTunable):
         return at(target, position)
 
     def step(self, target, state, *, key):
-        propose, accept = jax.random.split(key)
         if self.proposal is None:
-            noise = self.step_size * self.metric.spread(target.momentum(propose))
-            moved, log_ratio = state.position + noise, jnp.zeros(())
+            noise, (uniform,) = target.noise(key, 1)
+            moved = state.position + self.step_size * self.metric.spread(noise)
+            log_ratio = jnp.zeros(())
         else:
+            propose, accept = jax.random.split(key)
             moved, log_ratio = self.proposal(state.position, jnp.asarray(self.step_size), propose)
-            moved = jnp.where(target.free, moved, state.position)
-        return accepted(state, at(target, moved), log_ratio, accept, 1)
+            moved, uniform = jnp.where(target.free, moved, state.position), jax.random.uniform(accept)
+        return accepted(state, at(target, moved), log_ratio, uniform, 1)
 
 
 def accepted(
-    state: State, proposed: State, log_ratio: Scalar, key: PRNGKeyArray, work: int | Array
+    state: State, proposed: State, log_ratio: Scalar, uniform: Scalar, work: int | Array
 ) -> tuple[State, Info]:
-    r"""The proposed state with probability \(\min\{1, e^{U - U' + \log ratio}\}\), else the old one."""
-    return by_change(state, proposed, state.potential - proposed.potential + log_ratio, key, work)
+    r"""The proposed state with probability \(\min\{1, e^{U - U' + \log ratio}\}\), else the old one; which of them, a
+    number uniform in [0, 1) decides."""
+    return by_change(state, proposed, state.potential - proposed.potential + log_ratio, uniform, work)
 
 
 def by_change(
-    state: State, proposed: State, gain: Scalar, key: PRNGKeyArray, work: int | Array
+    state: State, proposed: State, gain: Scalar, uniform: Scalar, work: int | Array
 ) -> tuple[State, Info]:
     r"""The proposed state with probability \(\min\{1, e^{gain}\}\); a gain that is no number rejects."""
     # A potential of plus infinity on both sides is a start outside the support: anything else is better.
     gain = jnp.where(jnp.isfinite(proposed.potential), gain, -jnp.inf)
     gain = jnp.where(jnp.isnan(gain), 0.0, gain)
     probability = jnp.exp(jnp.minimum(gain, 0.0))
-    taken = jax.random.uniform(key) < probability
+    taken = uniform < probability
     return either(taken, proposed, state), Info(probability, jnp.array(False), jnp.asarray(work, jnp.int32))

@@ -58,8 +58,7 @@ class NUTS(AbstractTunable):
         return on_slope(target, position)
 
     def step(self, target, state, *, key):
-        throw, walk, first = jax.random.split(key, 3)
-        r = target.momentum(throw)
+        r, uniform = target.noise(key, 1 + 3 * BLOCK)
         energy = state.potential + jnp.vdot(r, r) / 2
 
         def grow(tree: "_Tree", draws: Float[Array, "block 3"]) -> "_Tree":
@@ -70,14 +69,18 @@ class NUTS(AbstractTunable):
             return _grown(tree, _packed(front, r), r, gain, draws[tree.work % BLOCK], self.max_depth)
 
         def grow_block(tree: "_Tree") -> "_Tree":
-            draws = jax.random.uniform(jax.random.fold_in(walk, tree.work), (BLOCK, 3))
+            draws = jax.random.uniform(jax.random.fold_in(key, tree.work), (BLOCK, 3))
+            return grow_by(tree, draws)
+
+        def grow_by(tree: "_Tree", draws: Float[Array, "block 3"]) -> "_Tree":
             until = tree.work + BLOCK
             return jax.lax.while_loop(
                 lambda tree: ~tree.done & (tree.work < until), lambda tree: grow(tree, draws), tree
             )
 
-        root = _root(_packed(state, r), r, jax.random.bernoulli(first), self.max_depth)
-        end = jax.lax.while_loop(lambda tree: ~tree.done, grow_block, root)
+        root = _root(_packed(state, r), r, uniform[0] < 0.5, self.max_depth)
+        begun = grow_by(root, uniform[1:].reshape(BLOCK, 3))
+        end = jax.lax.while_loop(lambda tree: ~tree.done, grow_block, begun)
         info = Info(end.acceptance / end.work.astype(jnp.float32), end.divergent, end.work)
         return _unpacked(end.chosen)[0], info
 

@@ -181,7 +181,7 @@ def _drawn(
     def draw(i, at):
         def step(j, carry):
             states, acceptance, divergent, work = carry
-            states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i * thin + j))
+            states, info = step_all(target, kernel, states, i * thin + j, keys=keys)
             acceptance = acceptance + info.acceptance.astype(jnp.float32) / thin
             return states, acceptance, divergent + info.divergent.astype(jnp.int32), work + info.work
 
@@ -191,6 +191,7 @@ def _drawn(
         new = Kept(points_of(target, states), states.energy, *how)
         return states, jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
 
+    keys = jax.random.split(key, len(at[0].potential))
     return jax.lax.fori_loop(first, until, draw, at)
 
 

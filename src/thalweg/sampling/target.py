@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from thalweg.energy.base import AbstractEnergy, Scalar
 from thalweg.energy.spaces import AbstractSpace, Simplex
 from thalweg.sampling import charts
+from thalweg.sampling.draws import normals_and_uniforms
 
 
 class Target(eqx.Module):
@@ -64,10 +65,10 @@ class Target(eqx.Module):
         (potential, energy), gradient = jax.value_and_grad(self.potential, has_aux=True)(u)
         return potential, energy, gradient if self._all_move else gradient * self.moves
 
-    def momentum(self, key: PRNGKeyArray) -> Float[Array, "d"]:
-        """Standard normal where a gradient moves, 0 elsewhere."""
-        drawn = jax.random.normal(key, (len(self.space.levels()),))
-        return drawn if self._all_move else drawn * self.moves
+    def noise(self, key: PRNGKeyArray, uniforms: int = 0) -> tuple[Float[Array, "d"], Float[Array, "u"]]:
+        """Standard normal where a gradient moves, 0 elsewhere; and so many numbers uniform in [0, 1)."""
+        drawn, uniform = normals_and_uniforms(key, len(self.space.levels()), uniforms)
+        return drawn if self._all_move else drawn * self.moves, uniform
 
     @property
     def _all_move(self) -> bool:

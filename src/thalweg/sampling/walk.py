@@ -30,15 +30,15 @@ def start_all(target: Target, kernel: AbstractKernel, y: Float[Array, "chains ..
 
 
 def step_all(
-    target: Target, kernel: AbstractKernel, states: State, *, key: PRNGKeyArray
+    target: Target, kernel: AbstractKernel, states: State, turn: int | Array, *, keys: PRNGKeyArray
 ) -> tuple[State, Info]:
-    """One step of every chain."""
+    """One step of every chain, by its own key and the number of the step."""
 
     def step(state, held, observed, key):
-        return kernel.step(replace(target, held=held, observed=observed), state, key=key)
+        own = replace(target, held=held, observed=observed)
+        return kernel.step(own, state, key=jax.random.fold_in(key, turn))
 
-    chains = states.potential.shape[0]
-    return jax.vmap(step)(states, *each(target), jax.random.split(key, chains))
+    return jax.vmap(step)(states, *each(target), keys)
 
 
 def points_of(target: Target, states: State) -> Float[Array, "chains ..."]:
@@ -100,10 +100,11 @@ def _walk_together(
 ) -> Walked:
     def step(i, carry):
         states, acceptance, divergent = carry
-        states, info = step_all(target, kernel, states, key=jax.random.fold_in(key, i))
+        states, info = step_all(target, kernel, states, i, keys=keys)
         mean = jnp.mean(info.acceptance.astype(jnp.float32))
         return states, acceptance + mean, divergent + jnp.mean(info.divergent.astype(jnp.float32))
 
+    keys = jax.random.split(key, len(y))
     start = start_all(target, kernel, y), jnp.zeros(()), jnp.zeros(())
     states, acceptance, divergent = jax.lax.fori_loop(0, steps, step, start)
     count = jnp.asarray(steps, jnp.float32)

@@ -151,8 +151,10 @@ class WarmUp(eqx.Module):
     @classmethod
     def begin(cls, target: Target, kernel: AbstractKernel, states: State) -> "WarmUp":
         """Nothing known yet."""
-        key = jax.random.key(0)
-        watched = jax.eval_shape(lambda: jax.vmap(kernel.watched)(*step_all(target, kernel, states, key=key)))
+        keys = jax.random.split(jax.random.key(0), len(states.potential))
+        watched = jax.eval_shape(
+            lambda: jax.vmap(kernel.watched)(*step_all(target, kernel, states, 0, keys=keys))
+        )
         shapes = [shape.shape[1:] for _, shape in watched]
         parts = tuple(_widened(part, shape) for part, shape in zip(kernel.tunable(), shapes, strict=True))
         learners = tuple(Learner.of(part, shape) for part, shape in zip(parts, shapes, strict=True))
@@ -172,7 +174,7 @@ class WarmUp(eqx.Module):
 
         def step(i, at):
             current = kernel.tuned(at.parts)
-            states, info = step_all(target, current, at.states, key=jax.random.fold_in(key, i))
+            states, info = step_all(target, current, at.states, i, keys=keys)
             seen = jax.vmap(current.watched)(states, info)
             after = [
                 learner.after(part, *pair, plan.gather[i], plan.renew[i])
@@ -180,6 +182,7 @@ class WarmUp(eqx.Module):
             ]
             return WarmUp(states, tuple(part for part, _ in after), tuple(learner for _, learner in after))
 
+        keys = jax.random.split(key, len(self.states.potential))
         return jax.lax.fori_loop(jnp.int32(first), jnp.int32(until), step, self)
 
     def settled(self, kernel: AbstractKernel) -> AbstractKernel:
