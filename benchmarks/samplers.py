@@ -2,8 +2,9 @@
 
 Both run the same number of chains from the same starts, warmed up by their own adaptation (blackjax's window adaptation
 for each chain; ours shares what all chains learn), then frozen; compiled before the clock starts. HMC takes the same
-number of leapfrog steps in both, ours of a length that varies by 20 % between trajectories, as is its default. The least bulk effective sample size over coordinates and energies, by our own
-diagnostics for both, over processor seconds (so that threads are no advantage).
+number of leapfrog steps in both, ours of a length that varies by 20 % between trajectories, as is its default. What is
+compared is the least bulk effective sample size over coordinates and energies, by our own diagnostics for both, over
+processor seconds, so that threads are no advantage; the ratio with its standard error over the seeds.
 
     python benchmarks/samplers.py [--write]
 """
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable
 
 import blackjax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,7 @@ from thalweg.energy import Real, energy_of
 from thalweg.energy.base import AbstractEnergy
 from thalweg.evaluate import diagnostics
 from thalweg.sampling import HMC, MALA, NUTS, Target, sample
+from thalweg.sampling.kernel import AbstractKernel
 from thalweg.sampling.walk import points_of, start_all, step_all
 
 CHAINS, WARMUP, LEAPFROGS, SEEDS = 4, 1000, 16, 10
@@ -79,68 +82,78 @@ KERNELS = {
 }
 
 
-def timed(run: Callable[[jax.Array], tuple], key: jax.Array) -> tuple[tuple, float, float]:
-    """What a compiled run returns, its seconds and its processor seconds."""
-    jax.block_until_ready(run(jax.random.fold_in(key, 1)))
-    wall, processor = time.perf_counter(), time.process_time()
-    found = jax.block_until_ready(run(key))
-    return found, time.perf_counter() - wall, time.process_time() - processor
+#: A run from starts and a key: draws, energies and work by step, and its processor seconds.
+Timed = Callable[[jax.Array, jax.Array], tuple[tuple, float]]
 
 
-def ours(energy: AbstractEnergy, kernel: object, steps: int, starts: jax.Array, key: jax.Array) -> tuple:
-    tuned = sample(energy, key=key, kernel=kernel, chains=CHAINS, steps=10, warmup=WARMUP, start=starts)
-    target, points = Target(energy), jnp.asarray(tuned.draws[:, -1])
+def timed(run: Callable[..., tuple], *settings: object, key: jax.Array) -> tuple[tuple, float]:
+    """What a compiled run returns, and its processor seconds."""
+    jax.block_until_ready(run(*settings, jax.random.fold_in(key, 1)))
+    began = time.process_time()
+    found = jax.block_until_ready(run(*settings, key))
+    return found, time.process_time() - began
 
-    @jax.jit
-    def run(key):
+
+def ours(energy: AbstractEnergy, kernel: AbstractKernel, steps: int) -> Timed:
+    target = Target(energy)
+
+    @eqx.filter_jit
+    def run(kernel, points, key):
+        keys = jax.random.split(key, CHAINS)
+
         def step(states, i):
-            states, info = step_all(target, tuned.kernel, states, i, keys=keys)
+            states, info = step_all(target, kernel, states, i, keys=keys)
             return states, (points_of(target, states), states.energy, info.work)
 
-        keys = jax.random.split(key, CHAINS)
-        return jax.lax.scan(step, start_all(target, tuned.kernel, points), jnp.arange(steps))[1]
+        return jax.lax.scan(step, start_all(target, kernel, points), jnp.arange(steps))[1]
 
-    return timed(run, key)
+    def of(starts, key):
+        tuned = sample(energy, key=key, kernel=kernel, chains=CHAINS, steps=10, warmup=WARMUP, start=starts)
+        return timed(run, tuned.kernel, jnp.asarray(tuned.draws[:, -1]), key=key)
+
+    return of
 
 
-def theirs(energy: AbstractEnergy, name: str, steps: int, starts: jax.Array, key: jax.Array) -> tuple:
+def theirs(energy: AbstractEnergy, name: str, steps: int) -> Timed:
     def log_density(y):
         return -energy(y)
 
-    if name == "mala":
-        # It has no adaptation for MALA: the step of ours, without a metric, is tuned for it.
-        tuned = sample(
-            energy, key=key, kernel=MALA(mass="unit"), chains=CHAINS, steps=10, warmup=WARMUP, start=starts
-        )
-        algorithm = blackjax.mala(log_density, float(tuned.kernel.step_size))
-        states = jax.vmap(algorithm.init)(jnp.asarray(tuned.draws[:, -1]))
-        step_of = lambda key, state, _: algorithm.step(key, state)  # noqa: E731
-        parameters = jnp.zeros(CHAINS)
-    else:
-        make = {"nuts": blackjax.nuts, "hmc": blackjax.hmc}[name]
-        extra = {"num_integration_steps": LEAPFROGS} if name == "hmc" else {}
-        goal = {"nuts": 0.8, "hmc": 0.651}[name]
-        adaptation = blackjax.window_adaptation(make, log_density, target_acceptance_rate=goal, **extra)
-        warm = jax.jit(jax.vmap(lambda k, y: adaptation.run(k, y, WARMUP)[0]))
-        states, parameters = warm(jax.random.split(key, CHAINS), starts)
-        kernel = make.build_kernel()
-        fixed = {k: v for k, v in parameters.items() if k == "num_integration_steps"}
-        parameters = {k: v for k, v in parameters.items() if k not in fixed}
-
-        def step_of(key, state, own):
-            return kernel(key, state, log_density, **own, **extra)
+    make = {"nuts": blackjax.nuts, "hmc": blackjax.hmc, "mala": blackjax.mala}[name]
+    extra = {"num_integration_steps": LEAPFROGS} if name == "hmc" else {}
+    kernel = make.build_kernel()
 
     @jax.jit
-    def run(key):
+    def run(parameters, states, key):
         def step(states, i):
             keys = jax.random.split(jax.random.fold_in(key, i), CHAINS)
-            states, info = jax.vmap(step_of)(keys, states, parameters)
+            states, info = jax.vmap(lambda k, s, own: kernel(k, s, log_density, **own, **extra))(
+                keys, states, parameters
+            )
             work = getattr(info, "num_integration_steps", jnp.ones(CHAINS, jnp.int32))
             return states, (states.position, -states.logdensity, work)
 
         return jax.lax.scan(step, states, jnp.arange(steps))[1]
 
-    return timed(run, key)
+    if name == "mala":
+        # It has no adaptation for MALA: the step of ours, without a metric, is tuned for it.
+        def of(starts, key):
+            own = MALA(mass="unit")
+            tuned = sample(energy, key=key, kernel=own, chains=CHAINS, steps=10, warmup=WARMUP, start=starts)
+            states = jax.vmap(lambda y: make.init(y, log_density))(jnp.asarray(tuned.draws[:, -1]))
+            sizes = jnp.full(CHAINS, tuned.kernel.step_size)
+            return timed(run, {"step_size": sizes}, states, key=key)
+
+        return of
+    goal = {"nuts": 0.8, "hmc": 0.651}[name]
+    adaptation = blackjax.window_adaptation(make, log_density, target_acceptance_rate=goal, **extra)
+    warm = jax.jit(jax.vmap(lambda k, y: adaptation.run(k, y, WARMUP)[0]))
+
+    def of(starts, key):
+        states, parameters = warm(jax.random.split(key, CHAINS), starts)
+        parameters = {k: v for k, v in parameters.items() if k != "num_integration_steps"}
+        return timed(run, parameters, states, key=key)
+
+    return of
 
 
 def least(found: tuple) -> tuple[float, float]:
@@ -148,6 +161,13 @@ def least(found: tuple) -> tuple[float, float]:
     positions, energies, work = (np.swapaxes(np.asarray(a), 0, 1) for a in found)
     columns = np.concatenate([positions, energies[..., None]], axis=2)
     return float(np.nanmin(diagnostics.bulk_ess(columns))), float(np.mean(work))
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """The ratio of the means, with its standard error."""
+    value = ours.mean() / theirs.mean()
+    error = np.hypot(*(r.std(ddof=1) / r.mean() / np.sqrt(len(r)) for r in (ours, theirs)))
+    return f"{value:.2f} ± {value * error:.2f}"
 
 
 def main() -> None:
@@ -166,22 +186,14 @@ def main() -> None:
             if given.only and given.only not in f"{target} {name}":
                 continue
             rates, line = [], [target, name]
-            for run in (
-                lambda key, e=energy, k=kernel, s=steps, y=starts: ours(e, k, s, y, key),
-                lambda key, e=energy, n=name, s=steps, y=starts: theirs(e, n, s, y, key),
-            ):
-                results = [run(jax.random.key(seed)) for seed in range(SEEDS)]
-                sizes = [least(found) for found, _, _ in results]
-                rates.append(
-                    np.mean([size / cpu for (size, _), (_, _, cpu) in zip(sizes, results, strict=True)])
-                )
+            for run in (ours(energy, kernel, steps), theirs(energy, name, steps)):
+                results = [run(starts, jax.random.key(seed)) for seed in range(SEEDS)]
+                sizes = [least(found) for found, _ in results]
+                seconds = np.array([cpu for _, cpu in results])
+                rates.append(np.array([size for size, _ in sizes]) / seconds)
                 per_energy = np.mean([size / (CHAINS * steps * max(work, 1)) for size, work in sizes])
-                line += [
-                    f"{rates[-1]:,.0f}",
-                    f"{per_energy:.4f}",
-                    float(np.mean([cpu for _, _, cpu in results])),
-                ]
-            lines.append([*line, float(rates[0] / rates[1])])
+                line += [f"{rates[-1].mean():,.0f}", f"{per_energy:.4f}", float(seconds.mean())]
+            lines.append([*line, ratio(*rates)])
             print(lines[-1], flush=True)
     head = ["target", "kernel"]
     for who in ("ours", "blackjax"):

@@ -149,8 +149,8 @@ class Chains:
         return self.summary()
 
     def to_arviz(self) -> Any:
-        """The draws `y` (of a row by the names of its columns), energies and divergences as ArviZ's `InferenceData` (from
-        ArviZ 1.0 on, its tree).
+        """The draws `y`, of a row by the names of its columns, energies and divergences as ArviZ's `InferenceData`
+        (a tree from ArviZ 1.0 on).
 
         Raises `SettingsError` where ArviZ is not installed.
         """
