@@ -25,6 +25,7 @@ from thalweg.sampling import (
     sample,
 )
 from thalweg.sampling.langevin import variance_of_ula
+from thalweg.sampling.warmup import Moments
 
 KEY = jax.random.key(0)
 DEVIATIONS = 4.5
@@ -264,6 +265,31 @@ def test_what_cannot_be_sampled_is_refused(energy, options, message):
 def test_impossible_kernels_are_refused(make, message):
     with pytest.raises(SettingsError, match=message):
         make()
+
+
+def learnt(rows):
+    """The metric that a warm-up makes of draws (draws, chains, d)."""
+    moments = Moments.none(rows.shape[1], rows.shape[2:], dense=False)
+    for row in rows:
+        moments = moments.with_rows(jnp.asarray(row, jnp.float32), dense=False)
+    return np.asarray(moments.metric(dense=False).scale)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.98])
+def test_a_metric_is_learnt_as_far_as_the_draws_tell_scales_apart(correlation):
+    rng, draws, chains, d = np.random.default_rng(0), 400, 4, 60
+    rows = np.zeros((draws, chains, d))
+    for i in range(draws):
+        before = rows[i - 1] if i else rng.standard_normal((chains, d))
+        rows[i] = correlation * before + np.sqrt(1 - correlation**2) * rng.standard_normal((chains, d))
+    alike = np.log(learnt(rows))
+    plain = np.log(rows.std(axis=(0, 1)))
+    # Of scales that are all 1, most of what differs is error.
+    assert np.std(alike) < 0.5 * np.std(plain)
+    scales = np.geomspace(0.1, 10, d)
+    assert np.corrcoef(np.log(learnt(rows * scales)), np.log(scales))[0, 1] > 0.98
+    if not correlation:
+        assert np.allclose(learnt(rows * scales), scales, rtol=0.15)
 
 
 def test_arviz_finds_the_same_diagnostics():
