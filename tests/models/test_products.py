@@ -76,4 +76,4 @@ def test_impossible_settings_are_refused():
         Settings(loss="ml")
     with pytest.raises(SettingsError, match="experts must be more than 0"):
         Settings(experts=0.0)
-    assert build(Embedding(SPACE), Settings(), drawn(jax.random.key(0)), None).filters.shape == (6, 3)
+    assert build(Embedding(SPACE), Settings(), drawn(jax.random.key(0))).filters.shape == (6, 3)
