@@ -402,3 +402,21 @@ def test_a_line_search_over_all_rows_finds_the_optimum_of_pseudo_likelihood():
     counts = np.array([[np.sum((first == a) & (second == b)) for b in (0, 1)] for a in (0, 1)])
     coupling = np.log(counts[0, 0] * counts[1, 1] / counts[0, 1] / counts[1, 0]) / 4
     assert float(found.matrix[0, 1]) == pytest.approx(coupling, abs=1e-3)
+
+
+def test_a_falling_blur_goes_from_the_first_scale_to_the_last():
+    energy = Quadratic(Real((2,)), jnp.eye(2), jnp.ones(2), jnp.zeros(()))
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(64, 2)), jnp.float32)
+    falling = DenoisingScoreMatching((0.9, 0.1), falling=2)
+    memory, losses = falling.init(energy, rows, key=KEY), []
+    for _ in range(4):
+        loss, (memory, _) = falling(energy, rows, memory, key=KEY)
+        losses.append(loss)
+    fixed = [
+        DenoisingScoreMatching((scale,))(energy, rows, None, key=KEY)[0] for scale in (0.9, 0.3, 0.1, 0.1)
+    ]
+    np.testing.assert_allclose(losses, fixed, rtol=1e-5)
+    assert not falling.measures_progress
+    assert DenoisingScoreMatching().measures_progress
+    with pytest.raises(SettingsError, match="needs a first and a last scale"):
+        DenoisingScoreMatching((0.1,), falling=10)

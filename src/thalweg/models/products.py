@@ -118,7 +118,9 @@ class ProductScoreMatching(AbstractObjective):
 
 def _seen(energy: Products | Whitened) -> tuple[Products, Float[Array, "j e"]]:
     """The product, and its filters in the coordinates in which slopes are matched."""
-    return (energy.folded, energy.product.filters) if isinstance(energy, Whitened) else (energy, energy.filters)
+    return (
+        (energy.folded, energy.product.filters) if isinstance(energy, Whitened) else (energy, energy.filters)
+    )
 
 
 @dataclass(frozen=True)
