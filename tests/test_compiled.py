@@ -1,13 +1,41 @@
-"""Compiled programs do not pile up until the process dies."""
+"""Compiled programs compute what they should, and do not pile up until the process dies."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import thalweg
 from thalweg import compiled
+from thalweg.energy import Binary
+from thalweg.models.ising import Graph, Ising, square_lattice
 
 on_linux = pytest.mark.skipif(not compiled.MAPS.exists(), reason="only Linux counts memory maps")
+
+
+@pytest.mark.parametrize("n", [32_768, 32_769, 100_000])
+def test_a_sum_of_a_product_is_right_for_many_rows(n):
+    """A release of jaxlib (0.10.2) adds up wrongly, on CPU, what follows the 32,768th row: jax issue 39103."""
+    rows = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    turn = np.array([[1, 2, 0], [0, 1, -1], [3, 0, 1]], np.float32)
+    found = jax.jit(jax.vmap(lambda row: jnp.sum((turn @ row) ** 2)))(rows)
+    np.testing.assert_allclose(found, np.sum((rows @ turn.T) ** 2, axis=1), rtol=1e-4, atol=1e-4)
+
+
+def test_energies_of_tempered_lattices_are_right_for_many_chains():
+    """Where it was found: 64 chains at 12 temperatures on 100 spins."""
+    graph = Graph.of(square_lattice(10, 10), 100)
+    rng = np.random.default_rng(0)
+    model = Ising(Binary((100,)), jnp.asarray(rng.normal(size=180), jnp.float32), jnp.zeros(100), graph)
+    betas = np.linspace(1.0, 0.1, 12).astype(np.float32)
+    y = (rng.random((64, 12, 100)) < 0.5).astype(np.float32)
+    s = 2 * y - 1
+
+    def energies(points):
+        return jax.vmap(lambda beta, point: model.tempered(beta)(point))(jnp.asarray(betas), points)
+
+    expected = -betas * np.einsum("cti,ij,ctj->ct", s, np.asarray(model.matrix), s) / 2
+    np.testing.assert_allclose(jax.jit(jax.vmap(energies))(y), expected, rtol=1e-4, atol=1e-3)
 
 
 @on_linux

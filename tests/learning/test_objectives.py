@@ -16,6 +16,7 @@ from thalweg.learning.exact import ExactLikelihood
 from thalweg.learning.fit import fit
 from thalweg.learning.neighbours import MinimumProbabilityFlow, PseudoLikelihood, RatioMatching
 from thalweg.learning.noise import NoiseContrastive
+from thalweg.learning.penalty import Ridge
 from thalweg.learning.run import Run
 from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.scores import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
@@ -355,3 +356,67 @@ def test_after_a_roll_back_the_leap_before_it_is_not_found_again(cause):
     remedied, _ = objective.remedied(memory, cause)
     _, (_, metrics) = objective(other, data, remedied, key=KEY)
     assert metrics["leap"] < 1e-4
+
+
+def test_a_ridge_is_a_normal_prior():
+    """Of a Gaussian's mean m with precision 1 and n rows: the prior of precision n·λ takes it to m/(1 + λ)."""
+    rows = np.random.default_rng(0).normal(2.0, 1.0, (64, 2)).astype(np.float32)
+    start = Quadratic(Real((2,)), jnp.eye(2), jnp.zeros(2), jnp.zeros(()))
+    fixed = eqx.tree_at(lambda F: F.matrix, start, np.eye(2, dtype=np.float32))
+
+    def loss(linear):
+        energy = eqx.tree_at(lambda F: F.linear, fixed, linear)
+        ridge = Ridge(ScoreMatching(), 0.5, lambda F: F.linear)
+        return ridge(energy, jnp.asarray(rows), None, key=KEY)[0]
+
+    best = rows.mean(axis=0) / 1.5
+    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(best)), 0.0, atol=1e-5)
+    assert jnp.linalg.norm(jax.grad(loss)(jnp.asarray(rows.mean(axis=0)))) > 0.5
+    with pytest.raises(SettingsError, match="the strength of a ridge is not negative"):
+        Ridge(ScoreMatching(), -1.0)
+
+
+def test_a_ridge_says_what_the_objective_inside_says():
+    chains = Ridge(ContrastiveDivergence(Gibbs(), 1, "persistent", chains=8), 0.1)
+    assert not chains.measures_progress
+    assert Ridge(PseudoLikelihood(), 0.1).measures_progress
+
+
+def test_a_line_search_over_all_rows_finds_the_optimum_of_pseudo_likelihood():
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 2, 400)
+    second = np.where(rng.random(400) < 0.8, first, 1 - first)
+    rows = np.stack([first, second], axis=1).astype(np.float32)
+    start = Ising(Binary((2,)), jnp.zeros((2, 2)), jnp.zeros(2))
+    found = fit(
+        start,
+        rows,
+        PseudoLikelihood(),
+        optimiser=optax.lbfgs(),
+        steps=15,
+        batch=len(rows),
+        key=KEY,
+        run=Run(progress=False),
+    ).energy
+    # Two bits: the maximum of the pseudo-likelihood is that of the likelihood, whose log odds are those of the counts.
+    counts = np.array([[np.sum((first == a) & (second == b)) for b in (0, 1)] for a in (0, 1)])
+    coupling = np.log(counts[0, 0] * counts[1, 1] / counts[0, 1] / counts[1, 0]) / 4
+    assert float(found.matrix[0, 1]) == pytest.approx(coupling, abs=1e-3)
+
+
+def test_a_falling_blur_goes_from_the_first_scale_to_the_last():
+    energy = Quadratic(Real((2,)), jnp.eye(2), jnp.ones(2), jnp.zeros(()))
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(64, 2)), jnp.float32)
+    falling = DenoisingScoreMatching((0.9, 0.1), falling=2)
+    memory, losses = falling.init(energy, rows, key=KEY), []
+    for _ in range(4):
+        loss, (memory, _) = falling(energy, rows, memory, key=KEY)
+        losses.append(loss)
+    fixed = [
+        DenoisingScoreMatching((scale,))(energy, rows, None, key=KEY)[0] for scale in (0.9, 0.3, 0.1, 0.1)
+    ]
+    np.testing.assert_allclose(losses, fixed, rtol=1e-5)
+    assert not falling.measures_progress
+    assert DenoisingScoreMatching().measures_progress
+    with pytest.raises(SettingsError, match="needs a first and a last scale"):
+        DenoisingScoreMatching((0.1,), falling=10)

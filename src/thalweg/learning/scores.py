@@ -9,7 +9,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractEnergy, Scalar
 from thalweg.errors import SettingsError
@@ -87,30 +87,53 @@ class DenoisingScoreMatching(AbstractObjective):
     to it.
 
     What is learnt is the energy of the data blurred by \(\sigma\). With several `scales` each row takes one of them at
-    random; an energy that is `conditional` is given it as its `x`, one that is not is fitted to their mixture.
+    random; an energy that is `conditional` is given it as its `x`, one that is not is fitted to their mixture. With
+    `falling` all rows have one scale, which falls from the first to the last over so many steps: blurred until they
+    touch, separate parts of the data learn how much each of them holds, which slopes alone do not say.
     Vincent (2011), *A connection between score matching and denoising autoencoders*; many scales: Song & Ermon
     (2019), *Generative modeling by estimating gradients of the data distribution*.
     """
 
     scales: tuple[float, ...] = eqx.field(static=True, default=(0.1,))
     conditional: bool = eqx.field(static=True, default=False)
+    falling: int = eqx.field(static=True, default=0)
+
+    @property
+    def measures_progress(self):  # type: ignore[override]  # losses of different scales do not compare
+        return not self.falling
 
     def __check_init__(self):
+        if self.falling < 0 or (self.falling and (self.conditional or len(self.scales) < 2)):
+            raise SettingsError(
+                "a blur that falls needs a first and a last scale, and an energy that is not given it: not "
+                f"falling={self.falling} with scales {self.scales}"
+            )
         if not self.scales or not all(0 < scale < float("inf") for scale in self.scales):
             raise SettingsError(f"the scales of the noise are positive, not {self.scales}")
+
+    def init(self, energy, data, *, key):
+        return jnp.zeros(()) if self.falling else None
+
+    def _blur(self, memory: PyTree, rows: int, key: PRNGKeyArray) -> Float[Array, "n"]:
+        if self.falling:
+            share = jnp.minimum(memory / self.falling, 1.0)
+            first, last = self.scales[0], self.scales[-1]
+            return jnp.full(rows, first * (last / first) ** share)
+        return jnp.asarray(self.scales)[jax.random.randint(key, (rows,), 0, len(self.scales))]
 
     def __call__(self, energy, batch, memory, *, key):
         require("real", "denoising score matching", energy)
         values = whole(batch, "denoising score matching")
         scale_key, noise_key = jax.random.split(key)
-        scales = jnp.asarray(self.scales)[jax.random.randint(scale_key, (len(values),), 0, len(self.scales))]
+        scales = self._blur(memory, len(values), scale_key)
         noise = jax.random.normal(noise_key, values.shape)
 
         def of_row(y, sigma, xi):
             slope = jax.grad(energy)(y + sigma * xi, sigma if self.conditional else None)
             return jnp.sum((sigma * slope - xi) ** 2) / 2
 
-        return jnp.mean(jax.vmap(of_row)(values, scales, noise)), (memory, {})
+        loss = jnp.mean(jax.vmap(of_row)(values, scales, noise))
+        return loss, (memory + 1 if self.falling else memory, {})
 
 
 def _curvature(energy: AbstractEnergy, y: Float[Array, "..."], v: Array) -> tuple[Scalar, Scalar]:

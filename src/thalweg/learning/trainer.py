@@ -77,7 +77,9 @@ class Trainer:
         self.probe = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[spaced]), data)]
         self.batch = min(batch, self.n)
         self.epoch = self.n // self.batch
-        self.objective, self.optimiser, self.averaging, self.mesh = objective, optimiser, averaging, mesh
+        self.objective, self.averaging, self.mesh = objective, averaging, mesh
+        # A line search (optax.lbfgs) asks for the loss elsewhere; other optimisers ignore it.
+        self.optimiser = optax.with_extra_args_support(optimiser)
         self.order_key, self.step_key, self.measure_key, memory_key = jax.random.split(key, 4)
         parameters, self.static = eqx.partition(energy, eqx.is_inexact_array)
         check_same("data or settings", lambda: _digest((self.data, self.held_out, key), parameters))
@@ -143,12 +145,18 @@ class Trainer:
 
     def _step(self, state: State, data: PyTree) -> State:
         order, rows = self._batch(state, data)
+
+        def along(parameters: PyTree) -> Float[Array, ""]:
+            return self._loss(parameters, rows, state.memory, self.step_key, state.step)[0]
+
         (loss, (memory, metrics)), gradient = jax.value_and_grad(self._loss, has_aux=True)(
             state.parameters, rows, state.memory, self.step_key, state.step
         )
         # optax mixes integers and floats in its schedules, also where the caller has forbidden it.
         with jax.numpy_dtype_promotion("standard"):
-            updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.parameters)
+            updates, optimiser = self.optimiser.update(
+                gradient, state.optimiser, state.parameters, value=loss, grad=gradient, value_fn=along
+            )
         updates = jax.tree.map(lambda u: u * state.rate.astype(u.dtype), updates)
         parameters = optax.apply_updates(state.parameters, updates)
         norm = _norm(gradient)

@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array, Float
 
 from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractEncoder, AbstractTabular
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
@@ -73,8 +74,31 @@ class Products(AbstractTabular, AbstractEncoder):
         return replace(self, embedding=self.embedding.bare())
 
 
+class Whitened(AbstractEnergy):
+    r"""A product while it trains: `product` has the filters v of the whitened coordinates \(Wu\), \(w = W^\top v\).
+
+    Neither score matching nor Adam is indifferent to the coordinates: where columns are correlated both hardly see what
+    lies along the directions of large variance.
+    """
+
+    product: Products
+    whiten: Float[Array, "e e"]
+
+    @property
+    def space(self) -> Record:
+        return self.product.space
+
+    @property
+    def folded(self) -> Products:
+        """The product over the rows as they are."""
+        return replace(self.product, filters=self.product.filters @ jax.lax.stop_gradient(self.whiten))
+
+    def __call__(self, y, x=None):
+        return self.folded(y, x)
+
+
 class ProductScoreMatching(AbstractObjective):
-    r"""`ScoreMatching` of a product in closed form, in the coordinates u of which all are numbers:
+    r"""`ScoreMatching` of a product in closed form, in its coordinates u, or the whitened ones, all of them numbers:
 
     \[ L = E\Big[\tfrac12 \big\|\sum_j \alpha_j\phi'(s_j) w_j\big\|^2 - \sum_j \alpha_j \phi''(s_j) \|w_j\|^2\Big],
        \quad \phi(s) = \log(1 + \tfrac12 s^2). \]
@@ -82,13 +106,21 @@ class ProductScoreMatching(AbstractObjective):
 
     def __call__(self, energy, batch, memory, *, key):
         values = whole(batch, "score matching")
-        s = jax.vmap(lambda y: energy.encode(y, jnp.ones(y.shape, bool)))(values)
+        product, filters = _seen(energy)
+        s = jax.vmap(lambda y: product.encode(y, jnp.ones(y.shape, bool)))(values)
         inside = 1 + s**2 / 2
-        alpha = energy.exponents[None]
-        slope = (alpha * s / inside) @ energy.filters
+        alpha = product.exponents[None]
+        slope = (alpha * s / inside) @ filters
         bend = alpha * (1 - s**2 / 2) / inside**2
-        size = jnp.sum(energy.filters**2, axis=1)
+        size = jnp.sum(filters**2, axis=1)
         return jnp.mean(jnp.sum(slope**2, axis=1) / 2 - bend @ size), (memory, {})
+
+
+def _seen(energy: Products | Whitened) -> tuple[Products, Float[Array, "j e"]]:
+    """The product, and its filters in the coordinates in which slopes are matched."""
+    return (
+        (energy.folded, energy.product.filters) if isinstance(energy, Whitened) else (energy, energy.filters)
+    )
 
 
 @dataclass(frozen=True)
@@ -111,28 +143,26 @@ class Settings:
             raise SettingsError(f"experts must be more than 0 for each coordinate, not {self.experts:g}")
 
 
-def build(embedding: Embedding, settings: Settings, initial: Initial, whiten: np.ndarray | None) -> Products:
-    """Random filters of whitened coordinates."""
+def build(embedding: Embedding, settings: Settings, initial: Initial) -> Products:
+    """Random filters."""
     e = embedding.width
     count = max(1, round(settings.experts * e))
     filters = initial.normal((count, e), e**-0.5)
-    if whiten is not None:
-        filters = filters @ jnp.asarray(whiten, jnp.float32)
     return Products(embedding, filters, initial.zeros(count), initial.zeros(count))
 
 
 def skeleton(space: Record, settings: Settings) -> Products:
     """An energy of the right shapes."""
-    return build(Embedding(space), settings, OUTLINE, None)
+    return build(Embedding(space), settings, OUTLINE)
 
 
 def train(problem: Problem) -> Fit:
-    """Adam on the loss, from random filters of the whitened rows."""
+    """Adam on the loss in whitened coordinates, from random filters."""
     settings, space = problem.settings, problem.space
     init_key, fit_key = jax.random.split(problem.key)
     embedding = Embedding(space)
     over = Embedding(relaxed(space), embedding.scale)
-    start = build(over, settings, drawn(init_key), _whitening(embedding, problem.rows))
+    start = Whitened(build(over, settings, drawn(init_key)), _whitening(embedding, problem.rows))
     objective = objective_for(over.space, settings)
     result = fit(
         start,
@@ -148,8 +178,8 @@ def train(problem: Problem) -> Fit:
         key=fit_key,
         run=problem.run,
     )
-    assert isinstance(result.energy, Products)
-    return replace(result, energy=replace(result.energy, embedding=embedding))
+    assert isinstance(result.energy, Whitened)
+    return replace(result, energy=replace(result.energy.folded, embedding=embedding))
 
 
 def objective_for(space: Record, settings: Settings) -> AbstractObjective:
@@ -167,14 +197,14 @@ def objective_for(space: Record, settings: Settings) -> AbstractObjective:
     return ContrastiveDivergence(kernel, settings.chain, "data" if loss == "cd" else "persistent")
 
 
-def _whitening(embedding: Embedding, rows: Rows) -> Float[np.ndarray, "e e"]:
+def _whitening(embedding: Embedding, rows: Rows) -> Float[Array, "e e"]:
     """What makes the coordinates uncorrelated and of deviation 1, as far as they vary."""
     u, seen = (np.asarray(part, np.float64) for part in embedding.rows(rows))
     mean = u.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     centred = np.where(seen > 0, u - mean, 0.0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(u))
     floor = max(FLATTEST * values[-1], np.finfo(np.float32).tiny)
-    return (vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T
+    return jnp.asarray((vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T, jnp.float32)
 
 
 PRODUCTS = Recipe(
