@@ -17,7 +17,7 @@ Jacobsen, Duvenaud, Norouzi & Swersky (2020), *Your classifier is secretly an en
 like one*.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -225,7 +225,13 @@ class JointDivergence(AbstractObjective):
 
 def _picture(energy: ConvEnergy) -> Picture:
     columns = tuple(energy.space.columns[i] for i in canvas_of(energy.space).pixels)
-    return Picture(energy, relaxed(Record(columns)))
+    return Picture(energy, shared_box(relaxed(Record(columns))))
+
+
+def shared_box(space: Record) -> Record:
+    """The same pixels in the one box that holds them all: a border that hardly varies is blurred like the middle."""
+    lower, upper = min(c.lower for c in space.columns), max(c.upper for c in space.columns)
+    return Record(tuple(replace(c, lower=lower, upper=upper) for c in space.columns))
 
 
 def _pixels(energy, data):
@@ -326,7 +332,7 @@ def train(problem: Problem) -> Fit:
     return fit(
         start,
         problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
-        Blurred(JointDivergence(contrast_for(space, settings)), bins(space, settings.jitter)),
+        Blurred(JointDivergence(contrast_for(space, settings)), bins(space)),
         optimiser=optax.chain(
             optax.clip_by_global_norm(1000.0),
             optax.adam(
@@ -355,6 +361,7 @@ def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
         chains=settings.buffer,
         refresh=settings.refresh,
         penalty=settings.penalty,
+        jitter=settings.jitter * float(scale[0]),
     )
 
 
