@@ -158,16 +158,12 @@ class ContrastiveDivergence(AbstractObjective):
         return loss, jax.lax.stop_gradient((memory, metrics))
 
     def _blurred(self, energy: AbstractEnergy, values: Array, key: PRNGKeyArray) -> Array:
-        """The rows with noise, reflected at the faces of a box as chains are: what they cannot reach, or a heap on a
+        """The rows with noise, reflected at the faces of a box as chains are: what those cannot reach, or a heap on a
         face, would be told from them for ever."""
         if not suits("real", energy.space):
             return values
-        blurred = values + self.jitter * jax.random.normal(key, values.shape)
-        if isinstance(energy.space, Simplex):
-            return energy.space.project(blurred)
-        flat = jnp.reshape(blurred, (len(values), -1))
-        inside = jax.vmap(lambda u: charts.point(energy.space, u, folded=True)[0])(flat)
-        return jnp.reshape(inside, values.shape)
+        noise = self.jitter * jax.random.normal(key, values.shape)
+        return jax.vmap(lambda y: charts.reflected(energy.space, y))(values + noise)
 
     def _strain(self, low: Float[Array, "n"], high: Float[Array, "m"]) -> Scalar:
         """The mean square of the energies; of a penalty that only the guard asked for, about their mean, which an

@@ -37,6 +37,7 @@ from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.learning.run import Fit
 from thalweg.learning.samples import ContrastiveDivergence
+from thalweg.learning.scores import DenoisingScoreMatching
 from thalweg.models.embedding import factors
 from thalweg.models.gaussian import log_normal_1d
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -192,20 +193,20 @@ class Picture(AbstractEnergy):
         return self.energy.last @ self.energy.features(y)
 
 
-class JointDivergence(AbstractObjective):
-    r"""Contrastive divergence of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
+class Joint(AbstractObjective):
+    r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
 
-    contrast: ContrastiveDivergence
+    picture: AbstractObjective
 
     @property
     def measures_progress(self):  # type: ignore[override]  # as the objective inside says
-        return self.contrast.measures_progress
+        return self.picture.measures_progress
 
     def init(self, energy, data, *, key):
-        return self.contrast.init(_picture(energy), _pixels(energy, data), key=key)
+        return self.picture.init(_picture(energy), _pixels(energy, data), key=key)
 
     def __call__(self, energy, batch, memory, *, key):
-        loss, (memory, metrics) = self.contrast(_picture(energy), _pixels(energy, batch), memory, key=key)
+        loss, (memory, metrics) = self.picture(_picture(energy), _pixels(energy, batch), memory, key=key)
         canvas = canvas_of(energy.space)
         if len(canvas.others):
             values, observed = split_batch(batch)
@@ -217,10 +218,10 @@ class JointDivergence(AbstractObjective):
         return loss, (memory, metrics)
 
     def unit(self, energy):
-        return SPREAD * self.contrast.unit(_picture(energy))
+        return SPREAD * self.picture.unit(_picture(energy))
 
     def remedied(self, memory, cause):
-        return self.contrast.remedied(memory, cause)
+        return self.picture.remedied(memory, cause)
 
 
 def _picture(energy: ConvEnergy) -> Picture:
@@ -269,26 +270,27 @@ def steps_of_pixels(space: Record, stride: float) -> list[AbstractKernel]:
 class Settings:
     """Settings of `conv-ebm`."""
 
-    channels: int = setting(32, "channels of the first convolution; the others have twice as many")
-    layers: int = setting(3, "strided 3×3 convolutions")
-    scale: float = setting(
-        100.0, "what the features are multiplied by: one over the temperature of the chains"
-    )
+    channels: int = setting(16, "channels of the first convolution; the others have twice as many")
+    layers: int = setting(3, "3×3 convolutions; the first sees every pixel, the others every second")
+    scale: float = setting(3.0, "what the features are multiplied by")
+    blur: float = setting(0.3, "deviation of the noise on rows, in deviations of the pixels")
+    matching: int = setting(900, "steps of denoising score matching before the chains begin")
     chain: int = setting(20, "steps of the chains a training step")
-    stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")
-    jitter: float = setting(0.1, "rows are blurred by as many deviations to either side, and by half a count")
-    buffer: int = setting(2000, "pictures in the replay buffer")
-    refresh: float = setting(0.05, "share of chains that start anew from noise")
+    stride: float = setting(0.6, "length of a step of the chains, in deviations of the noise")
+    buffer: int = setting(500, "pictures in the replay buffer")
+    refresh: float = setting(0.02, "share of chains that start anew from noise")
     penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
-    steps: int = setting(2000, "training steps")
+    steps: int = setting(600, "training steps with chains")
     batch: int = setting(64, "rows a step, and chains")
-    learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
+    learning_rate: float = setting(
+        1e-3, "largest step of Adam with chains, falling to 0; ten times as large before them"
+    )
 
     def __post_init__(self):
         for name in ("channels", "layers", "buffer"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("scale", "stride"):
+        for name in ("scale", "stride", "blur"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be more than 0, not {getattr(self, name):g}")
 
@@ -300,7 +302,7 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
     for i in range(settings.layers):
         out = settings.channels * min(2, 1 + i)
         layers.append(
-            Convolution(shape[2], out, stride=2 if min(shape[:2]) > 2 else 1, bounded=True, initial=initial)
+            Convolution(shape[2], out, stride=2 if i and min(shape[:2]) > 2 else 1, norm="filter", initial=initial)
         )
         stride = layers[-1].stride
         shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
@@ -324,44 +326,57 @@ def skeleton(space: Record, settings: Settings) -> ConvEnergy:
 
 
 def train(problem: Problem) -> Fit:
-    """Contrastive divergence with chains from a replay buffer."""
-    settings, space = problem.settings, problem.space
-    init_key, fit_key = jax.random.split(problem.key)
-    start = build(space, settings, drawn(init_key))
-    complete = bool(problem.rows.complete.all())
+    """Denoising score matching, which no chain slows down; then contrastive divergence with a replay buffer."""
+    settings, space, rows = problem.settings, problem.space, problem.rows
+    init_key, match_key, fit_key = jax.random.split(problem.key, 3)
+    energy = build(space, settings, drawn(init_key))
+    whole = rows.values[rows.complete]
+    if settings.matching and len(whole):
+        energy = fit(
+            energy,
+            whole,
+            Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
+            optimiser=_optimiser(10 * settings.learning_rate, settings.matching),
+            steps=settings.matching,
+            batch=settings.batch,
+            averaging=0.99,
+            key=match_key,
+            run=replace(problem.run, directory=None, resume=False),
+        ).energy
     return fit(
-        start,
-        problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
-        Blurred(JointDivergence(contrast_for(space, settings)), bins(space)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(1000.0),
-            optax.adam(
-                optax.warmup_cosine_decay_schedule(
-                    0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
-                ),
-                b1=0.0,
-            ),
-        ),
+        energy,
+        rows.values if len(whole) == len(rows) else (rows.values, rows.observed),
+        Blurred(Joint(contrast_for(space, settings)), bins(space)),
+        optimiser=_optimiser(settings.learning_rate, settings.steps),
         steps=settings.steps,
         batch=settings.batch,
-        averaging=0.995,
+        averaging=0.99,
         key=fit_key,
         run=problem.run,
     )
 
 
+def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 10), steps)
+    return optax.chain(optax.clip_by_global_norm(1000.0), optax.adam(schedule, b1=0.0))
+
+
+def blur_of(space: Record, settings: Settings) -> float:
+    """The deviation of the noise on the pixels, in codes: one scale for all of them, as the picture has."""
+    return settings.blur / float(canvas_of(space).factor[0])
+
+
 def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
     """Unadjusted Langevin chains of the pixels, from a replay buffer."""
-    # One scale for all pixels, as the picture has.
-    scale = jnp.asarray(1 / canvas_of(space).factor)
+    blur = blur_of(space, settings)
     return ContrastiveDivergence(
-        ULA(settings.stride**2 / 2, metric=Metric(scale)),
+        ULA(settings.stride**2 / 2, metric=Metric(jnp.float32(blur))),
         settings.chain,
         "persistent",
         chains=settings.buffer,
         refresh=settings.refresh,
         penalty=settings.penalty,
-        jitter=settings.jitter * float(scale[0]),
+        jitter=blur,
     )
 
 
