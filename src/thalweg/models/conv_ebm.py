@@ -59,6 +59,9 @@ SPREAD = 4.0
 #: The least deviation of a number beside the picture, given it.
 FLOOR = 1e-2
 
+#: The largest step of Adam before there are chains.
+MATCHING_RATE = 1e-2
+
 
 class Canvas(NamedTuple):
     """Where the pixels of a row lie, in NumPy: their columns, `place` of each in the picture of `shape`, and the
@@ -282,9 +285,7 @@ class Settings:
     penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
     steps: int = setting(600, "training steps with chains")
     batch: int = setting(64, "rows a step, and chains")
-    learning_rate: float = setting(
-        1e-3, "largest step of Adam with chains, falling to 0; ten times as large before them"
-    )
+    learning_rate: float = setting(3e-4, "largest step of Adam with chains, falling to 0")
 
     def __post_init__(self):
         for name in ("channels", "layers", "buffer"):
@@ -336,7 +337,7 @@ def train(problem: Problem) -> Fit:
             energy,
             whole,
             Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
-            optimiser=_optimiser(10 * settings.learning_rate, settings.matching),
+            optimiser=_optimiser(MATCHING_RATE, settings.matching),
             steps=settings.matching,
             batch=settings.batch,
             averaging=0.99,
