@@ -15,6 +15,7 @@ from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.models.conv_ebm import ConvEnergy, Settings, build, canvas_of
 from thalweg.models.relaxation import bins, relaxed
+from thalweg.nn.convolution import GAIN
 from thalweg.nn.initial import drawn
 
 SMALL = Settings(channels=3, layers=2, scale=3.0)
@@ -83,15 +84,25 @@ def test_counts_are_relaxed_to_their_bins():
 
 
 def test_the_energy_of_pictures_is_as_steep_as_its_bound_at_most():
-    """1-Lipschitz layers and units of slope at most 1.0999: |dF/du| ≤ 1.0999^layers · scale · |a|."""
+    """Units of slope at most 1.0999 and kernels of one norm: |dF/du| ≤ scale · |a| · Π 1.0999 ⌈3/s⌉ ‖W‖, however large
+    the weights are."""
     schema = Schema.infer(load(pictures()))
     F = build(schema.space, SMALL, drawn(jax.random.key(0)))
     F = replace(F, layers=jax.tree.map(lambda leaf: 30 * leaf, F.layers))
     canvas, rng = canvas_of(schema.space), np.random.default_rng(0)
-    bound = 1.0999**SMALL.layers * SMALL.scale * float(jnp.linalg.norm(F.last))
+    stretch = [
+        1.0999
+        * np.ceil(3 / layer.stride)
+        * np.linalg.norm(layer.kernels.reshape(-1, layer.weight.shape[-1]), 2)
+        for layer in F.layers
+    ]
+    bound = np.prod(stretch) * SMALL.scale * float(jnp.linalg.norm(F.last))
     slopes = jax.vmap(jax.grad(F))(jnp.asarray(rng.uniform(-5, 10, (50, *schema.space.shape)), jnp.float32))
     steepest = np.linalg.norm(np.asarray(slopes) / canvas.factor, axis=1).max()
     assert 0.001 * bound < steepest <= bound
+    np.testing.assert_allclose(
+        [jnp.sum(layer.kernels**2, (0, 1, 2)) for layer in F.layers][0], GAIN**2, rtol=1e-5
+    )
 
 
 BESIDE = Record(
@@ -105,7 +116,7 @@ BESIDE = Record(
 def test_what_lies_beside_the_picture_is_normalised_given_it():
     space = Record((*BESIDE.columns, Column("width", "real", center=1.0, spread=2.0)))
     F = energy_over(space)
-    widths = np.arange(-15.0, 18.0, 0.05)
+    widths = np.arange(-90.0, 90.0, 0.05)
     rows = [[2.0, 0.0, label, width] for label in range(3) for width in widths]
     energies = np.asarray(jax.vmap(F)(jnp.asarray(rows, jnp.float32)), np.float64)
     alone = float(F.last @ F.features(jnp.array([2.0, 0.0])))
@@ -132,7 +143,7 @@ def test_sweeps_have_the_enumerated_probabilities():
 
 def test_a_small_fit_answers_and_comes_back(tmp_path):
     images = pictures()
-    small = {"channels": 2, "layers": 2, "steps": 8, "chain": 2, "buffer": 80}
+    small = {"channels": 2, "layers": 2, "matching": 4, "steps": 8, "chain": 2, "buffer": 80}
     model = thalweg.fit(images, "conv-ebm", progress=False, **small)
     assert np.isfinite(model.energy(images)).all()
     model.save(tmp_path / "model")

@@ -49,10 +49,11 @@ from thalweg.sampling.langevin import MALA, ULA
 from thalweg.sampling.lattice import LatticeLangevin
 from thalweg.sampling.target import Target
 
-#: Lengths of the steps of a sweep, in deviations of a pixel: some are right where the energy is steep, some elsewhere.
-LADDER = (0.3, 0.1, 0.03)
-#: The least deviation, in counts, that the steps of counts go by.
-COUNTS = 3.0
+#: Lengths of the steps of a sweep, in deviations of the noise that the energy was fitted with: it is no steeper than
+#: that; and some shorter, for many pixels at once.
+LADDER = (0.6, 0.2)
+#: The least that counts are taken to be blurred by: shorter steps would move none.
+COUNTS = 1.0
 #: By how much more than independent pixels pictures may differ in energy: runs on digits that train well spread over 55
 #: nats, and a step changes energies by up to 10.
 SPREAD = 4.0
@@ -118,7 +119,8 @@ class ConvEnergy(AbstractGibbs):
     r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
 
     `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
-    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units.
+    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units. `blur` is the noise on the pixels of the data
+    in training, in their deviations.
     """
 
     space: Record
@@ -128,6 +130,7 @@ class ConvEnergy(AbstractGibbs):
     bias: Float[Array, "o"]
     log_deviation: Float[Array, "n"]
     scale: float = eqx.field(static=True)
+    blur: float = eqx.field(static=True)
 
     def __call__(self, y, x=None):
         h = self.features(y[canvas_of(self.space).pixels])
@@ -159,18 +162,21 @@ class ConvEnergy(AbstractGibbs):
     def gibbs(self, y, observed, x=None, *, beta, key):
         """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""
         y = self._beside_drawn(y, observed, beta, key=key)
-        for i, stride in enumerate(LADDER):
-            for j, kernel in enumerate(steps_of_pixels(self.space, stride)):
-                target = Target(self, x, beta, held=y, observed=observed, folded=True)
-                state = kernel.init(target, target.coordinates(y))
-                step_key = jax.random.fold_in(key, 2 * i + j + 1)
-                y = target.point(kernel.step(target, state, key=step_key)[0].position)
+        target = Target(self, x, beta, held=y, observed=observed, folded=True)
+        for i, kernels in enumerate(steps_of_pixels(self.space, self.blur)):
+            # One slope serves until the next move is accepted.
+            state = kernels[0].init(target, target.coordinates(y))
+            for j, kernel in enumerate(kernels):
+                state, _ = kernel.step(target, state, key=jax.random.fold_in(key, len(LADDER) * i + j + 1))
+            y = target.point(state.position)
         return y
 
     def _beside_drawn(
         self, y: Float[Array, "d"], observed: Array, beta: float | Scalar, *, key: PRNGKeyArray
     ) -> Float[Array, "d"]:
         """A draw of the columns beside the picture, each from its own conditional."""
+        if not len(canvas_of(self.space).others):
+            return y
         h = self.features(y[canvas_of(self.space).pixels])
         out = h @ self.heads + self.bias
         for column, i, outputs, number in _beside(self.space):
@@ -254,19 +260,22 @@ def _beside(space: Record) -> list[tuple[Column, int, slice, int]]:
     return found
 
 
-def steps_of_pixels(space: Record, stride: float) -> list[AbstractKernel]:
-    """Langevin steps of the pixels that are numbers, and of those that are counts; `stride` in their deviations."""
-    columns = relaxed(space).columns
-    scale = np.array([column.spread if column.pixel else 0.0 for column in columns], np.float32)
+def steps_of_pixels(space: Record, blur: float) -> list[list[AbstractKernel]]:
+    """Langevin steps of the pixels that are numbers, and of those that are counts, by the lengths of the `LADDER`."""
+    canvas = canvas_of(space)
+    scale = np.zeros(len(space.columns), np.float32)
+    scale[canvas.pixels] = 1 / canvas.factor
     finite = np.array([column.finite for column in space.columns])
-    kernels: list[AbstractKernel] = []
+    strides = [blur * length for length in LADDER]
+    found: list[list[AbstractKernel]] = []
     if (~finite & (scale > 0)).any():
-        kernels.append(MALA(stride**2 / 2, metric=Metric(jnp.asarray(np.where(finite, 0, scale)))))
+        metric = Metric(jnp.asarray(np.where(finite, 0, scale)))
+        found.append([MALA(stride**2 / 2, metric=metric) for stride in strides])
     if (finite & (scale > 0)).any():
         # Shorter than a count nothing would move.
-        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS), 0.0)
-        kernels.append(LatticeLangevin(stride, tuple(scales.tolist())))
-    return kernels
+        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS / blur), 0.0)
+        found.append([LatticeLangevin(stride, tuple(scales.tolist())) for stride in strides])
+    return found
 
 
 @dataclass(frozen=True)
@@ -303,7 +312,9 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
     for i in range(settings.layers):
         out = settings.channels * min(2, 1 + i)
         layers.append(
-            Convolution(shape[2], out, stride=2 if i and min(shape[:2]) > 2 else 1, norm="filter", initial=initial)
+            Convolution(
+                shape[2], out, stride=2 if i and min(shape[:2]) > 2 else 1, norm="filter", initial=initial
+            )
         )
         stride = layers[-1].stride
         shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
@@ -318,6 +329,7 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
         initial.zeros(outputs),
         initial.zeros(sum(column.kind != "categorical" for column in columns)),
         settings.scale,
+        settings.blur,
     )
 
 

@@ -68,7 +68,9 @@ class Convolution(eqx.Module):
         if self.norm == "none":
             return self.weight
         if self.norm == "filter":
-            return GAIN * self.weight / jnp.sqrt(jnp.sum(self.weight**2, axis=(0, 1, 2)) + TINY)
+            return (
+                GAIN * self.weight / jnp.sqrt(jnp.sum(self.weight**2, axis=(0, 1, 2), keepdims=True) + TINY)
+            )
         size, _, channels, out = self.weight.shape
         # A pixel is seen by so many patches along each axis, so the gather stretches by as much.
         overlap = math.ceil(size / self.stride)

@@ -1,8 +1,10 @@
 r"""Draws by chains, for an energy that cannot draw from its own conditionals: each row's missing cells move, its
 observed cells are held.
 
-Every chain starts where columns are independent: at cells of held-out rows, each column's from a row of its own. The
-first half of its steps is forgotten. Chains of one row that end in different places are told by \(\hat R\).
+Every chain starts where columns are independent: at cells of held-out rows, each column's from a row of its own. In a
+picture of which some pixels are known that is noise, from which chains take too long to come back: they start at the
+pixels of the held-out rows that are nearest by the known ones, each chain of a row at another. The first half of its
+steps is forgotten. Chains of one row that end in different places are told by \(\hat R\).
 """
 
 import warnings
@@ -34,6 +36,8 @@ KEPT = 128
 SWEEPS, THROWS = 1000, 600
 #: Of the tuning: chains and steps.
 TUNING_CHAINS, TUNING_STEPS = 16, 400
+#: How many of the nearest pictures chains start at.
+NEAREST = 16
 #: Chains that are held in memory at once.
 AT_ONCE = 512
 #: R-hat of a column over all rows, above which answers are not to be trusted: means, which half of four chains worth
@@ -275,6 +279,30 @@ def _mixed(pool: Float[Array, "m d"], key: PRNGKeyArray) -> Float[Array, "d"]:
     return pool[jax.random.randint(key, (d,), 0, m), jnp.arange(d)]
 
 
+def _first(
+    space: AbstractSpace,
+    pool: Float[Array, "m d"],
+    y: Float[Array, "d"],
+    observed: Bool[Array, "d"],
+    number: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> Float[Array, "d"]:
+    """Where the chain of this number starts: cells of the pool, or those of a row that is near in the known pixels."""
+    mixed = _mixed(pool, key)
+    pixels = (
+        np.array([column.pixel for column in space.columns])
+        if isinstance(space, Record)
+        else np.zeros(1, bool)
+    )
+    if not pixels.any():
+        return mixed
+    known = observed & pixels
+    apart = jnp.sum(jnp.where(known[None], (pool - y[None]) ** 2, 0.0), axis=1)
+    rank = number.astype(jnp.int32) % min(NEAREST, len(pool))
+    near = jnp.where(jnp.asarray(pixels), pool[jnp.argsort(apart)[rank]], mixed)
+    return jnp.where(jnp.any(known), near, mixed)
+
+
 @eqx.filter_jit
 def _walk(F, kernel, pool, y, observed, places, plan, key):
     """The states kept of one chain for each line, their energies, and the share of steps that flew apart."""
@@ -283,7 +311,7 @@ def _walk(F, kernel, pool, y, observed, places, plan, key):
     def one(y, observed, place):
         own = jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
         begin, walk = jax.random.split(own)
-        begin = jnp.where(observed, y, _mixed(pool, begin))
+        begin = jnp.where(observed, y, _first(F.space, pool, y, observed, place[1], begin))
         target = Target(F, held=begin, observed=observed, folded=not kernel.tunable())
 
         def step(i, carry):
