@@ -2,19 +2,20 @@ r"""A convolutional energy over images, and what lies beside them in a row.
 
 \[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
 
-h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so
-that it stretches no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form
-conditionals given h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay
-buffer, the conditionals by their own likelihood.
+h the features, s times the last layer of 3×3 convolutions with smooth units over the picture x, whose kernels have one
+norm (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given h.
+Contrastive (C2): \(e^{-a^\top h}\) is fitted to pictures with Gaussian noise of a deviation `blur`, first by denoising
+score matching, which makes it right near the data, then by contrastive divergence with Langevin chains from a replay
+buffer, which finds what is low elsewhere; both have the same optimum, and the conditionals their own likelihood.
 
 Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
-bin's middle. Short chains that are not corrected are not maximum likelihood: F is what its own chains of training
-sample, and only nearly what chains that run for ever would.
+bin's middle. Noise is reflected at black and at white, as chains are. Short chains that are not corrected are not
+maximum likelihood: F is nearly what its own chains of training sample.
 
-Du & Mordatch (2019), *Implicit generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019),
-*Learning non-convergent non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang,
-Jacobsen, Duvenaud, Norouzi & Swersky (2020), *Your classifier is secretly an energy based model and you should treat it
-like one*.
+Vincent (2011), *A connection between score matching and denoising autoencoders*; Du & Mordatch (2019), *Implicit
+generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019), *Learning non-convergent
+non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi &
+Swersky (2020), *Your classifier is secretly an energy based model and you should treat it like one*.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thalweg.energy.base import AbstractEnergy, Scalar
-from thalweg.energy.capabilities import AbstractGibbs
+from thalweg.energy.capabilities import AbstractBlurred, AbstractGibbs
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
@@ -115,12 +116,12 @@ def canvas_of(space: Record) -> Canvas:
     )
 
 
-class ConvEnergy(AbstractGibbs):
+class ConvEnergy(AbstractBlurred, AbstractGibbs):
     r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
 
     `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
-    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units. `blur` is the noise on the pixels of the data
-    in training, in their deviations.
+    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units. `blur`
+    is the noise on the pixels of the data in training, in their deviations.
     """
 
     space: Record
@@ -158,6 +159,14 @@ class ConvEnergy(AbstractGibbs):
 
     def _deviation(self, number: int) -> Scalar:
         return FLOOR + jnp.exp(self.log_deviation[number])
+
+    def cleaned(self, y):
+        canvas = canvas_of(self.space)
+        pixels = y[canvas.pixels]
+        slope = jax.grad(lambda codes: self.last @ self.features(codes))(pixels)
+        lower, upper = (jnp.asarray(bound[canvas.pixels]) for bound in self.space.bounds())
+        clean = pixels - jnp.asarray((self.blur / canvas.factor) ** 2) * slope
+        return y.at[canvas.pixels].set(jnp.clip(clean, lower, upper))
 
     def gibbs(self, y, observed, x=None, *, beta, key):
         """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractZeroTemperature
+from thalweg.energy.capabilities import AbstractBlurred, AbstractZeroTemperature
 from thalweg.energy.spaces import AbstractSpace, Record
 from thalweg.errors import ChainWarning, NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
@@ -141,7 +141,10 @@ def require_temperature(F: AbstractEnergy) -> None:
 
 
 def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> Float[np.ndarray, "rows*n d"]:
-    """`n` draws of each row's missing cells, each the end of a chain of its own; the draws of one row together."""
+    """`n` draws of each row's missing cells, each the end of a chain of its own; the draws of one row together.
+
+    Those of an energy of noisy rows are cleaned.
+    """
     require_temperature(walker.F)
     monitor, found = Monitor(walker, walker.steps(steps), ENDS_LIMIT), []
     for piece, first, last in _pieces(len(rows), max(n, CHAINS)):
@@ -152,6 +155,8 @@ def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> F
     d = rows.values.shape[1]
     # Either each piece holds whole rows, or each holds a part of one row's draws, in order.
     drawn = np.concatenate([part.reshape(-1, d) for part in found])
+    if isinstance(walker.F, AbstractBlurred):
+        drawn = np.asarray(jax.vmap(walker.F.space.project)(jnp.asarray(cleaned(walker.F, drawn))))
     return np.where(np.repeat(rows.observed, n, axis=0), np.repeat(rows.values, n, axis=0), drawn)
 
 
@@ -166,6 +171,11 @@ def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "
         found.append(walked.points.reshape(-1, CHAINS * KEPT, rows.values.shape[1]))
     monitor.warn()
     return np.concatenate(found)
+
+
+def cleaned(F: AbstractBlurred, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """The points without the noise that the energy was fitted with."""
+    return in_batches(_cleaned, F, points)
 
 
 class Monitor:
@@ -265,6 +275,11 @@ def _pieces(rows: int, chains: int) -> list[tuple[slice, int, int]]:
         for i in range(0, rows, size)
         for first in range(0, chains, AT_ONCE)
     ]
+
+
+@eqx.filter_jit
+def _cleaned(F, y):
+    return by_row(F.cleaned, y)
 
 
 @eqx.filter_jit

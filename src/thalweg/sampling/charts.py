@@ -69,7 +69,7 @@ def point(space: AbstractSpace, u: Float[Array, "d"], *, folded: bool) -> tuple[
 
 
 def reflected(space: AbstractSpace, y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A point beyond a face of a box as the one inside that mirrors it; a simplex has no mirrors, and is projected to."""
+    """A point beyond a face of a box as its mirror image inside; a simplex has no mirrors, and is projected to."""
     if isinstance(space, Simplex):
         return space.project(y)
     return jnp.reshape(point(space, jnp.ravel(y), folded=True)[0], y.shape)

@@ -21,9 +21,9 @@ class LatticeLangevin(AbstractTunable):
     r"""Every ordered finite coordinate to a new value at once, accepted by the Hastings ratio: a draw of
     \(\mathcal{N}(y_i - \tfrac12 \epsilon^2 s_i^2 \beta\, \partial_i F(y),\ \epsilon^2 s_i^2)\) to the nearest value.
 
-    So a move costs as much for 256 values as for two. `scales` \(s_i\) are the lengths of the coordinates in C order, 0 for those that stay. F must be smooth
-    in the codes; where its slope says nothing the moves are those of a random walk.
-    On the lattice itself: Zhang, Liu & Liu (2022), *A Langevin-like sampler for discrete distributions*.
+    So a move costs as much for 256 values as for two. `scales` \(s_i\) are the lengths of the coordinates in C order, 0
+    for those that stay. F must be smooth in the codes; where its slope says nothing the moves are those of a random
+    walk. On the lattice itself: Zhang, Liu & Liu (2022), *A Langevin-like sampler for discrete distributions*.
     """
 
     optimal = 0.574
@@ -72,8 +72,8 @@ class LatticeLangevin(AbstractTunable):
 def _log_bin(
     value: Float[Array, "n"], mean: Float[Array, "n"], deviation: Float[Array, "n"], most: Float[Array, "n"]
 ) -> Float[Array, "n"]:
-    """The log probability of a Gaussian on all that is rounded to a value from 0 to `most`; what lies outside goes to the
-    nearest."""
+    """The log probability of a Gaussian on all that is rounded to a value from 0 to `most`, the nearest to what lies
+    outside."""
     low = jnp.where(value <= 0, -jnp.inf, (value - 0.5 - mean) / deviation)
     high = jnp.where(value >= most, jnp.inf, (value + 0.5 - mean) / deviation)
     # In the lower half, where the tail is not told as a difference from 1.
