@@ -1,11 +1,11 @@
 """Pictures of 28×28: does `conv-ebm` train untouched, what does it find odd, what does it fill in, what does it draw?
 
-Fashion-MNIST and MNIST, default settings, each seed by itself. Anomalies: how often a row of another kind has the higher
-energy than a test row (AUROC), and how often it lies farther from the median energy of training rows (a row may be too
-simple to be usual); beside them the error of a PCA with 50 components and the distance to the tenth nearest of 10,000
-training rows. Letters are those of `ocr_letters.npz`, 16×8 bits drawn 16×16 in the middle of a black picture; a constant
-picture has one shade, black to white. The lower half of test pictures is filled in from the upper one: PSNR in dB, of
-each picture, then averaged. Pictures drawn, cleaned, filled in: `results/pictures-NAME.png`.
+Fashion-MNIST and MNIST, default settings, each seed by itself. Anomalies: how often a row of another kind has the
+higher energy than a test row (AUROC), and how often it lies farther from the median energy of training rows (a row may
+be too simple to be usual); beside them the error of a PCA with 50 components and the distance to the tenth nearest of
+10,000 training rows. Letters are those of `ocr_letters.npz`, 16×8 bits drawn 16×16 in the middle of a black picture; a
+constant picture has one shade, black to white. The lower half of test pictures is filled in from the upper one: PSNR in
+dB, of each picture, then averaged. Pictures drawn, cleaned, filled in: `results/pictures-NAME.png`.
 
     THALWEG_DATA=… python benchmarks/pictures.py [--write] [--seeds 5] [--rows 60000] [--steps 600] [--matching 900]
         [--tested 1000] [--completed 64] [--sets fashion_mnist,mnist]
@@ -202,7 +202,7 @@ def wandered(model: thalweg.Model, images: np.ndarray, sweeps: int = 1000) -> np
 
 def shown(name: str, rows: dict[str, np.ndarray]) -> None:
     """A picture of rows of pictures beside the results."""
-    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 1.15 * len(rows)), dpi=80)
+    figure, axes = plt.subplots(len(rows), 1, figsize=(6, 0.55 * len(rows)), dpi=80)
     for axis, (title, images) in zip(axes, rows.items(), strict=True):
         some = np.clip(images[:DRAWN], 0, 255).reshape(-1, SIDE, SIDE)
         axis.imshow(np.concatenate(list(some), axis=1), cmap="gray", vmin=0, vmax=255)
