@@ -348,26 +348,13 @@ def skeleton(space: Record, settings: Settings) -> ConvEnergy:
 
 
 def train(problem: Problem) -> Fit:
-    """Denoising score matching, which no chain slows down; then contrastive divergence with a replay buffer."""
+    """Score matching near the data, then chains, which find what is low elsewhere."""
     settings, space, rows = problem.settings, problem.space, problem.rows
-    init_key, match_key, fit_key = jax.random.split(problem.key, 3)
-    energy = build(space, settings, drawn(init_key))
-    whole = rows.values[rows.complete]
-    if settings.matching and len(whole):
-        energy = fit(
-            energy,
-            whole,
-            Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
-            optimiser=_optimiser(MATCHING_RATE, settings.matching),
-            steps=settings.matching,
-            batch=settings.batch,
-            averaging=0.99,
-            key=match_key,
-            run=replace(problem.run, directory=None, resume=False),
-        ).energy
+    match_key, fit_key = jax.random.split(problem.key)
+    complete = bool(rows.complete.all())
     return fit(
-        energy,
-        rows.values if len(whole) == len(rows) else (rows.values, rows.observed),
+        matched(problem, match_key),
+        rows.values if complete else (rows.values, rows.observed),
         Blurred(Joint(contrast_for(space, settings)), bins(space)),
         optimiser=_optimiser(settings.learning_rate, settings.steps),
         steps=settings.steps,
@@ -376,6 +363,29 @@ def train(problem: Problem) -> Fit:
         key=fit_key,
         run=problem.run,
     )
+
+
+def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
+    """The energy before there are chains: fitted by denoising score matching to the rows without a hole.
+
+    A run that is resumed comes here again, and to the same energy.
+    """
+    settings, space, rows = problem.settings, problem.space, problem.rows
+    init_key, fit_key = jax.random.split(key)
+    start = build(space, settings, drawn(init_key))
+    if not settings.matching or not rows.complete.any():
+        return start
+    return fit(
+        start,
+        rows.values[rows.complete],
+        Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
+        optimiser=_optimiser(MATCHING_RATE, settings.matching),
+        steps=settings.matching,
+        batch=settings.batch,
+        averaging=0.99,
+        key=fit_key,
+        run=replace(problem.run, directory=None, resume=False),
+    ).energy
 
 
 def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
