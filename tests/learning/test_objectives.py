@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from thalweg.energy import AbstractDensity, AbstractEnergy, Real
+from thalweg.energy.base import energy_of
 from thalweg.energy.spaces import Binary, Categorical
 from thalweg.errors import SettingsError
 from thalweg.learning.exact import ExactLikelihood
@@ -22,7 +23,7 @@ from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.scores import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
 from thalweg.models.ising import Ising
 from thalweg.models.rbm import rbm
-from thalweg.sampling import HMC, Gibbs
+from thalweg.sampling import HMC, ULA, Gibbs
 
 KEY = jax.random.key(0)
 
@@ -284,6 +285,21 @@ def test_denoising_score_matching_finds_the_blurred_precision():
     assert abs(slope(right)) < 0.005
     assert slope(0.8 * right) < -0.02
     assert slope(1.2 * right) > 0.02
+
+
+def test_noise_is_reflected_where_the_space_ends():
+    """Rows on a face with Gaussian noise that is reflected are half-normal, of energy y²/2σ² and mean σ√(2/π); what the
+    energy says beyond the face is never asked."""
+    sigma, y = 0.3, jnp.zeros((20_000, 1))
+    energy = energy_of(
+        lambda y: jnp.sum(jnp.where(y < 0, 100 * y, y**2 / (2 * sigma**2))), Real((1,), 0.0, 9.0)
+    )
+    loss, _ = DenoisingScoreMatching((sigma,))(energy, y, None, key=KEY)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    slope = energy_of(lambda y: jnp.sum(jnp.where(y < 0, 100 * y, y)), Real((1,), 0.0, 9.0))
+    objective = ContrastiveDivergence(ULA(1e-4), jitter=sigma)
+    _, (_, metrics) = objective(slope, y, objective.init(slope, y, key=KEY), key=KEY)
+    assert float(metrics["data_energy"]) == pytest.approx(sigma * np.sqrt(2 / np.pi), rel=0.02)
 
 
 def test_denoising_does_not_scale_with_the_batch_and_tells_its_scale():

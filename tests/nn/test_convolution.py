@@ -80,7 +80,7 @@ def test_a_matrix_is_scaled_down_only_where_it_stretches_too_much():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_bounded_layer_stretches_no_difference(stride):
     """The whole map as a matrix: its largest singular value, from NumPy."""
-    layer = Convolution(2, 6, 3, stride=stride, bounded=True, initial=drawn(jax.random.key(3)))
+    layer = Convolution(2, 6, 3, stride=stride, norm="stretch", initial=drawn(jax.random.key(3)))
     layer = jax.tree.map(lambda leaf: 50 * leaf, layer)
     jacobian = jax.jacobian(lambda x: jnp.ravel(layer(x.reshape(6, 6, 2))))(jnp.zeros(72))
     assert np.linalg.norm(np.asarray(jacobian), 2) <= 1.0

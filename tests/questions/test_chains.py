@@ -334,6 +334,19 @@ def test_one_row_among_many_whose_chains_are_stuck_is_told():
         chains.states(walker, rows, None)
 
 
+def test_chains_of_a_picture_start_at_the_rows_that_are_nearest_by_its_known_pixels():
+    space = Record(tuple(Column(f"p{i}", "real", pixel=True, place=(0, i)) for i in range(3)))
+    pool = jnp.array([[0.0, 5.0, 50.0], [1.0, 6.0, 60.0], [4.0, 7.0, 70.0]])
+    y, known = jnp.array([3.0, 0.0, 0.0]), jnp.array([True, False, False])
+    for number, row in enumerate((2, 1, 0, 2)):
+        found = chains._first(space, pool, y, known, jnp.uint32(number), jax.random.key(number))
+        np.testing.assert_array_equal(found, pool[row])
+    starts = [
+        chains._first(space, pool, y, jnp.zeros(3, bool), jnp.uint32(0), jax.random.key(i)) for i in range(20)
+    ]
+    assert len({tuple(start.tolist()) for start in starts}) > 3
+
+
 def test_a_given_that_the_energy_forbids_is_told():
     space = Record((Column("x", "real", lower=-3.0, upper=3.0), Column("at", "categorical", size=2)))
     F = FunctionEnergy(lambda y: jnp.where(y[1] > 0.5, jnp.inf, y[0] ** 2), space)

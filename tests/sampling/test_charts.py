@@ -48,6 +48,13 @@ def test_a_folded_box_reflects_at_its_faces(u, y):
     assert np.allclose(charts.point(Real((1,), -np.inf, 1.0), jnp.array([3.0]), folded=True)[0], -1.0)
 
 
+def test_what_is_reflected_keeps_its_shape_and_lies_inside():
+    box = Real((2, 2), -1.0, 3.0)
+    found = charts.reflected(box, jnp.array([[0.5, -1.5], [3.5, 8.5]]))
+    np.testing.assert_allclose(found, [[0.5, -0.5], [2.5, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(charts.reflected(Simplex(2), jnp.array([2.0, 0.0])), [1.0, 0.0])
+
+
 def test_a_point_on_a_bound_has_finite_coordinates():
     u = charts.coordinates(Real((2,), 0.0, 1.0), jnp.array([0.0, 1.0]), folded=False)
     assert np.isfinite(u).all()

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from thalweg.energy.base import energy_of
 from thalweg.energy.spaces import Categorical, Real
 from thalweg.errors import SettingsError
-from thalweg.sampling.lattice import LatticeLangevin
+from thalweg.sampling.lattice import LatticeLangevin, _log_bin
 from thalweg.sampling.target import Target
 from thalweg.sampling.walk import walk
 
@@ -32,6 +33,19 @@ def test_many_steps_have_the_enumerated_probabilities(step_size):
     truth = weights / weights.sum()
     np.testing.assert_allclose(seen, truth, atol=5 * np.sqrt(truth.max() / chains))
     assert 0.1 < float(ends.acceptance) < 1
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(3.2, 0.4), (100.0, 30.0), (-40.0, 3.0), (300.0, 8.0)])
+def test_the_proposals_of_all_values_are_those_of_the_gaussian_and_add_up(mean, deviation):
+    values = np.arange(256.0)
+    found = np.asarray(_log_bin(*(jnp.asarray(a, jnp.float32) for a in (values, mean, deviation, 255.0))))
+    edges = (np.arange(1, 256) - 0.5 - mean) / deviation
+    # The smaller tail of each side, in double precision.
+    shares = np.where(edges[1:] > 0, norm.sf(edges[:-1]) - norm.sf(edges[1:]), np.diff(norm.cdf(edges)))
+    truth = np.concatenate([[norm.cdf(edges[0])], shares, [norm.sf(edges[-1])]])
+    some = truth > 1e-30
+    np.testing.assert_allclose(found[some], np.log(truth[some]), rtol=2e-3, atol=2e-3)
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_what_is_held_and_what_has_no_scale_stays():

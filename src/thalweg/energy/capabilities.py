@@ -130,6 +130,15 @@ class AbstractGibbs(AbstractEnergy):
         is; `backwards` in the opposite order, so that both together are reversible."""
 
 
+class AbstractBlurred(AbstractEnergy):
+    """An energy of rows with noise, which knows what it was: its draws are noisy, and can be cleaned."""
+
+    @abstractmethod
+    def cleaned(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
+        r"""The mean of the rows that \(y\) is a noisy copy of, \(y - \sigma^2 \nabla F(y)\), within the space; what
+        has no noise stays."""
+
+
 class AbstractTempered(AbstractEnergy):
     """An energy that lies at the end of a path of its own from one that is easy to sample."""
 

@@ -133,8 +133,7 @@ class ContrastiveDivergence(AbstractObjective):
         if observed is not None:
             values = self._filled(fixed, values, observed, memory, fill_key)
         if self.jitter:
-            blur = self.jitter * jax.random.normal(blur_key, values.shape)
-            values = energy.space.project(values + blur) if suits("real", energy.space) else values
+            values = self._blurred(energy, values, blur_key)
         places, begin = self._begin(energy, values, memory, start_key)
         target = Target(fixed, folded=self.folded)
         steps = self.steps if self.through else memory.steps
@@ -157,6 +156,14 @@ class ContrastiveDivergence(AbstractObjective):
         loss = -gap + memory.penalty * self._strain(low, high)
         memory = memory.after(places, (values, low), (negatives, high), metrics["leap"])
         return loss, jax.lax.stop_gradient((memory, metrics))
+
+    def _blurred(self, energy: AbstractEnergy, values: Array, key: PRNGKeyArray) -> Array:
+        """The rows with noise, reflected at the faces of a box as chains are: what those cannot reach, or a heap on a
+        face, would be told from them for ever."""
+        if not suits("real", energy.space):
+            return values
+        noise = self.jitter * jax.random.normal(key, values.shape)
+        return jax.vmap(lambda y: charts.reflected(energy.space, y))(values + noise)
 
     def _strain(self, low: Float[Array, "n"], high: Float[Array, "m"]) -> Scalar:
         """The mean square of the energies; of a penalty that only the guard asked for, about their mean, which an

@@ -15,6 +15,7 @@ from thalweg.energy.base import AbstractEnergy, Scalar
 from thalweg.errors import SettingsError
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import require, whole
+from thalweg.sampling import charts
 
 
 class ScoreMatching(AbstractObjective):
@@ -90,6 +91,8 @@ class DenoisingScoreMatching(AbstractObjective):
     random; an energy that is `conditional` is given it as its `x`, one that is not is fitted to their mixture. With
     `falling` all rows have one scale, which falls from the first to the last over so many steps: blurred until they
     touch, separate parts of the data learn how much each of them holds, which slopes alone do not say.
+    Noise is reflected at the faces of a box, and with it the energy: that of data whose noise is reflected has the same
+    slopes.
     Vincent (2011), *A connection between score matching and denoising autoencoders*; many scales: Song & Ermon
     (2019), *Generative modeling by estimating gradients of the data distribution*.
     """
@@ -128,8 +131,11 @@ class DenoisingScoreMatching(AbstractObjective):
         scales = self._blur(memory, len(values), scale_key)
         noise = jax.random.normal(noise_key, values.shape)
 
+        def beyond(y, x):
+            return energy(charts.reflected(energy.space, y), x)
+
         def of_row(y, sigma, xi):
-            slope = jax.grad(energy)(y + sigma * xi, sigma if self.conditional else None)
+            slope = jax.grad(beyond)(y + sigma * xi, sigma if self.conditional else None)
             return jnp.sum((sigma * slope - xi) ** 2) / 2
 
         loss = jnp.mean(jax.vmap(of_row)(values, scales, noise))

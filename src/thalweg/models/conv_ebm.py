@@ -2,22 +2,23 @@ r"""A convolutional energy over images, and what lies beside them in a row.
 
 \[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
 
-h the features, s times the last layer of strided 3×3 convolutions with smooth units over the picture x, each bounded so
-that it stretches no difference (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form
-conditionals given h. Contrastive (C2): \(e^{-a^\top h}\) by contrastive divergence with Langevin chains from a replay
-buffer, the conditionals by their own likelihood.
+h the features, s times the last layer of 3×3 convolutions with smooth units over the picture x, whose kernels have one
+norm (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given h.
+Contrastive (C2): \(e^{-a^\top h}\) is fitted to pictures with Gaussian noise of a deviation `blur`, first by denoising
+score matching, which makes it right near the data, then by contrastive divergence with Langevin chains from a replay
+buffer, which finds what is low elsewhere; both have the same optimum, and the conditionals their own likelihood.
 
 Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
-bin's middle. Short chains that are not corrected are not maximum likelihood: F is what its own chains of training
-sample, and only nearly what chains that run for ever would.
+bin's middle. Noise is reflected at black and at white, as chains are. Short chains that are not corrected are not
+maximum likelihood: F is nearly what its own chains of training sample.
 
-Du & Mordatch (2019), *Implicit generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019),
-*Learning non-convergent non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang,
-Jacobsen, Duvenaud, Norouzi & Swersky (2020), *Your classifier is secretly an energy based model and you should treat it
-like one*.
+Vincent (2011), *A connection between score matching and denoising autoencoders*; Du & Mordatch (2019), *Implicit
+generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019), *Learning non-convergent
+non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi &
+Swersky (2020), *Your classifier is secretly an energy based model and you should treat it like one*.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thalweg.energy.base import AbstractEnergy, Scalar
-from thalweg.energy.capabilities import AbstractGibbs
+from thalweg.energy.capabilities import AbstractBlurred, AbstractGibbs
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
@@ -37,6 +38,7 @@ from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.learning.run import Fit
 from thalweg.learning.samples import ContrastiveDivergence
+from thalweg.learning.scores import DenoisingScoreMatching
 from thalweg.models.embedding import factors
 from thalweg.models.gaussian import log_normal_1d
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -48,15 +50,19 @@ from thalweg.sampling.langevin import MALA, ULA
 from thalweg.sampling.lattice import LatticeLangevin
 from thalweg.sampling.target import Target
 
-#: Lengths of the steps of a sweep, in deviations of a pixel: some are right where the energy is steep, some elsewhere.
-LADDER = (0.3, 0.1, 0.03)
-#: The least deviation, in counts, that the steps of counts go by.
-COUNTS = 3.0
+#: Lengths of the steps of a sweep, in deviations of the noise that the energy was fitted with: it is no steeper than
+#: that; and some shorter, for many pixels at once.
+LADDER = (0.6, 0.2)
+#: The least that counts are taken to be blurred by: shorter steps would move none.
+COUNTS = 1.0
 #: By how much more than independent pixels pictures may differ in energy: runs on digits that train well spread over 55
 #: nats, and a step changes energies by up to 10.
 SPREAD = 4.0
 #: The least deviation of a number beside the picture, given it.
 FLOOR = 1e-2
+
+#: The largest step of Adam before there are chains.
+MATCHING_RATE = 1e-2
 
 
 class Canvas(NamedTuple):
@@ -110,11 +116,12 @@ def canvas_of(space: Record) -> Canvas:
     )
 
 
-class ConvEnergy(AbstractGibbs):
+class ConvEnergy(AbstractBlurred, AbstractGibbs):
     r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
 
     `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
-    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units.
+    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units. `blur`
+    is the noise on the pixels of the data in training, in their deviations.
     """
 
     space: Record
@@ -124,6 +131,7 @@ class ConvEnergy(AbstractGibbs):
     bias: Float[Array, "o"]
     log_deviation: Float[Array, "n"]
     scale: float = eqx.field(static=True)
+    blur: float = eqx.field(static=True)
 
     def __call__(self, y, x=None):
         h = self.features(y[canvas_of(self.space).pixels])
@@ -152,23 +160,34 @@ class ConvEnergy(AbstractGibbs):
     def _deviation(self, number: int) -> Scalar:
         return FLOOR + jnp.exp(self.log_deviation[number])
 
+    def cleaned(self, y):
+        canvas = canvas_of(self.space)
+        pixels = y[canvas.pixels]
+        slope = jax.grad(lambda codes: self.last @ self.features(codes))(pixels)
+        lower, upper = (jnp.asarray(bound[canvas.pixels]) for bound in self.space.bounds())
+        clean = pixels - jnp.asarray((self.blur / canvas.factor) ** 2) * slope
+        return y.at[canvas.pixels].set(jnp.clip(clean, lower, upper))
+
     def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
         """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""
 
         def beside(y, key):
             return self._beside_drawn(y, observed, beta, key=key)
 
-        def by(kernel):
+        def by(kernels):
             def pixels(y, key):
                 target = Target(self, x, beta, held=y, observed=observed, folded=True)
-                state = kernel.init(target, target.coordinates(y))
-                return target.point(kernel.step(target, state, key=key)[0].position)
+                # One slope serves until the next move is accepted.
+                state = kernels[0].init(target, target.coordinates(y))
+                for j, kernel in enumerate(kernels):
+                    state, _ = kernel.step(target, state, key=jax.random.fold_in(key, j))
+                return target.point(state.position)
 
             return pixels
 
-        kernels = [kernel for stride in LADDER for kernel in steps_of_pixels(self.space, stride)]
-        moves = [beside, *map(by, kernels)]
-        for i, move in enumerate(reversed(moves) if backwards else moves):
+        groups = steps_of_pixels(self.space, self.blur)
+        moves = [beside, *(by(kernels[::-1] if backwards else kernels) for kernels in groups)]
+        for i, move in enumerate(moves[::-1] if backwards else moves):
             y = move(y, jax.random.fold_in(key, i))
         return y
 
@@ -176,6 +195,8 @@ class ConvEnergy(AbstractGibbs):
         self, y: Float[Array, "d"], observed: Array, beta: float | Scalar, *, key: PRNGKeyArray
     ) -> Float[Array, "d"]:
         """A draw of the columns beside the picture, each from its own conditional."""
+        if not len(canvas_of(self.space).others):
+            return y
         h = self.features(y[canvas_of(self.space).pixels])
         out = h @ self.heads + self.bias
         for column, i, outputs, number in _beside(self.space):
@@ -201,20 +222,20 @@ class Picture(AbstractEnergy):
         return self.energy.last @ self.energy.features(y)
 
 
-class JointDivergence(AbstractObjective):
-    r"""Contrastive divergence of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
+class Joint(AbstractObjective):
+    r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
 
-    contrast: ContrastiveDivergence
+    picture: AbstractObjective
 
     @property
     def measures_progress(self):  # type: ignore[override]  # as the objective inside says
-        return self.contrast.measures_progress
+        return self.picture.measures_progress
 
     def init(self, energy, data, *, key):
-        return self.contrast.init(_picture(energy), _pixels(energy, data), key=key)
+        return self.picture.init(_picture(energy), _pixels(energy, data), key=key)
 
     def __call__(self, energy, batch, memory, *, key):
-        loss, (memory, metrics) = self.contrast(_picture(energy), _pixels(energy, batch), memory, key=key)
+        loss, (memory, metrics) = self.picture(_picture(energy), _pixels(energy, batch), memory, key=key)
         canvas = canvas_of(energy.space)
         if len(canvas.others):
             values, observed = split_batch(batch)
@@ -226,15 +247,21 @@ class JointDivergence(AbstractObjective):
         return loss, (memory, metrics)
 
     def unit(self, energy):
-        return SPREAD * self.contrast.unit(_picture(energy))
+        return SPREAD * self.picture.unit(_picture(energy))
 
     def remedied(self, memory, cause):
-        return self.contrast.remedied(memory, cause)
+        return self.picture.remedied(memory, cause)
 
 
 def _picture(energy: ConvEnergy) -> Picture:
     columns = tuple(energy.space.columns[i] for i in canvas_of(energy.space).pixels)
-    return Picture(energy, relaxed(Record(columns)))
+    return Picture(energy, shared_box(relaxed(Record(columns))))
+
+
+def shared_box(space: Record) -> Record:
+    """The same pixels in the one box that holds them all: a border that hardly varies is blurred like the middle."""
+    lower, upper = min(c.lower for c in space.columns), max(c.upper for c in space.columns)
+    return Record(tuple(replace(c, lower=lower, upper=upper) for c in space.columns))
 
 
 def _pixels(energy, data):
@@ -253,45 +280,47 @@ def _beside(space: Record) -> list[tuple[Column, int, slice, int]]:
     return found
 
 
-def steps_of_pixels(space: Record, stride: float) -> list[AbstractKernel]:
-    """Langevin steps of the pixels that are numbers, and of those that are counts; `stride` in their deviations."""
-    columns = relaxed(space).columns
-    scale = np.array([column.spread if column.pixel else 0.0 for column in columns], np.float32)
+def steps_of_pixels(space: Record, blur: float) -> list[list[AbstractKernel]]:
+    """Langevin steps of the pixels that are numbers, and of those that are counts, by the lengths of the `LADDER`."""
+    canvas = canvas_of(space)
+    scale = np.zeros(len(space.columns), np.float32)
+    scale[canvas.pixels] = 1 / canvas.factor
     finite = np.array([column.finite for column in space.columns])
-    kernels: list[AbstractKernel] = []
+    strides = [blur * length for length in LADDER]
+    found: list[list[AbstractKernel]] = []
     if (~finite & (scale > 0)).any():
-        kernels.append(MALA(stride**2 / 2, metric=Metric(jnp.asarray(np.where(finite, 0, scale)))))
+        metric = Metric(jnp.asarray(np.where(finite, 0, scale)))
+        found.append([MALA(stride**2 / 2, metric=metric) for stride in strides])
     if (finite & (scale > 0)).any():
         # Shorter than a count nothing would move.
-        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS), 0.0)
-        kernels.append(LatticeLangevin(stride, tuple(scales.tolist())))
-    return kernels
+        scales = np.where(finite & (scale > 0), np.maximum(scale, COUNTS / blur), 0.0)
+        found.append([LatticeLangevin(stride, tuple(scales.tolist())) for stride in strides])
+    return found
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of `conv-ebm`."""
 
-    channels: int = setting(32, "channels of the first convolution; the others have twice as many")
-    layers: int = setting(3, "strided 3×3 convolutions")
-    scale: float = setting(
-        100.0, "what the features are multiplied by: one over the temperature of the chains"
-    )
+    channels: int = setting(16, "channels of the first convolution; the others have twice as many")
+    layers: int = setting(3, "3×3 convolutions; the first sees every pixel, the others every second")
+    scale: float = setting(3.0, "what the features are multiplied by")
+    blur: float = setting(0.3, "deviation of the noise on rows, in deviations of the pixels")
+    matching: int = setting(900, "steps of denoising score matching before the chains begin")
     chain: int = setting(20, "steps of the chains a training step")
-    stride: float = setting(0.1, "length of a step of the chains, in deviations of the pixels")
-    jitter: float = setting(0.1, "rows are blurred by as many deviations to either side, and by half a count")
-    buffer: int = setting(2000, "pictures in the replay buffer")
-    refresh: float = setting(0.05, "share of chains that start anew from noise")
+    stride: float = setting(0.6, "length of a step of the chains, in deviations of the noise")
+    buffer: int = setting(500, "pictures in the replay buffer")
+    refresh: float = setting(0.02, "share of chains that start anew from noise")
     penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
-    steps: int = setting(2000, "training steps")
+    steps: int = setting(600, "training steps with chains")
     batch: int = setting(64, "rows a step, and chains")
-    learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
+    learning_rate: float = setting(3e-4, "largest step of Adam with chains, falling to 0")
 
     def __post_init__(self):
         for name in ("channels", "layers", "buffer"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("scale", "stride"):
+        for name in ("scale", "stride", "blur"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be more than 0, not {getattr(self, name):g}")
 
@@ -303,7 +332,9 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
     for i in range(settings.layers):
         out = settings.channels * min(2, 1 + i)
         layers.append(
-            Convolution(shape[2], out, stride=2 if min(shape[:2]) > 2 else 1, bounded=True, initial=initial)
+            Convolution(
+                shape[2], out, stride=2 if i and min(shape[:2]) > 2 else 1, norm="filter", initial=initial
+            )
         )
         stride = layers[-1].stride
         shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
@@ -318,6 +349,7 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
         initial.zeros(outputs),
         initial.zeros(sum(column.kind != "categorical" for column in columns)),
         settings.scale,
+        settings.blur,
     )
 
 
@@ -327,43 +359,67 @@ def skeleton(space: Record, settings: Settings) -> ConvEnergy:
 
 
 def train(problem: Problem) -> Fit:
-    """Contrastive divergence with chains from a replay buffer."""
-    settings, space = problem.settings, problem.space
-    init_key, fit_key = jax.random.split(problem.key)
-    start = build(space, settings, drawn(init_key))
-    complete = bool(problem.rows.complete.all())
+    """Score matching near the data, then chains, which find what is low elsewhere."""
+    settings, space, rows = problem.settings, problem.space, problem.rows
+    match_key, fit_key = jax.random.split(problem.key)
+    complete = bool(rows.complete.all())
     return fit(
-        start,
-        problem.rows.values if complete else (problem.rows.values, problem.rows.observed),
-        Blurred(JointDivergence(contrast_for(space, settings)), bins(space, settings.jitter)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(1000.0),
-            optax.adam(
-                optax.warmup_cosine_decay_schedule(
-                    0.0, settings.learning_rate, min(100, settings.steps // 10), settings.steps
-                ),
-                b1=0.0,
-            ),
-        ),
+        matched(problem, match_key),
+        rows.values if complete else (rows.values, rows.observed),
+        Blurred(Joint(contrast_for(space, settings)), bins(space)),
+        optimiser=_optimiser(settings.learning_rate, settings.steps),
         steps=settings.steps,
         batch=settings.batch,
-        averaging=0.995,
+        averaging=0.99,
         key=fit_key,
         run=problem.run,
     )
 
 
+def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
+    """The energy before there are chains: fitted by denoising score matching to the rows without a hole.
+
+    A run that is resumed comes here again, and to the same energy.
+    """
+    settings, space, rows = problem.settings, problem.space, problem.rows
+    init_key, fit_key = jax.random.split(key)
+    start = build(space, settings, drawn(init_key))
+    if not settings.matching or not rows.complete.any():
+        return start
+    return fit(
+        start,
+        rows.values[rows.complete],
+        Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
+        optimiser=_optimiser(MATCHING_RATE, settings.matching),
+        steps=settings.matching,
+        batch=settings.batch,
+        averaging=0.99,
+        key=fit_key,
+        run=replace(problem.run, directory=None, resume=False),
+    ).energy
+
+
+def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 10), steps)
+    return optax.chain(optax.clip_by_global_norm(1000.0), optax.adam(schedule, b1=0.0))
+
+
+def blur_of(space: Record, settings: Settings) -> float:
+    """The deviation of the noise on the pixels, in codes: one scale for all of them, as the picture has."""
+    return settings.blur / float(canvas_of(space).factor[0])
+
+
 def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
     """Unadjusted Langevin chains of the pixels, from a replay buffer."""
-    # One scale for all pixels, as the picture has.
-    scale = jnp.asarray(1 / canvas_of(space).factor)
+    blur = blur_of(space, settings)
     return ContrastiveDivergence(
-        ULA(settings.stride**2 / 2, metric=Metric(scale)),
+        ULA(settings.stride**2 / 2, metric=Metric(jnp.float32(blur))),
         settings.chain,
         "persistent",
         chains=settings.buffer,
         refresh=settings.refresh,
         penalty=settings.penalty,
+        jitter=blur,
     )
 
 

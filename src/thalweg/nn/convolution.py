@@ -15,26 +15,30 @@ from jaxtyping import Array, Float
 
 from thalweg.errors import SettingsError
 from thalweg.nn.initial import Initial
-from thalweg.nn.norms import bounded
+from thalweg.nn.norms import TINY, bounded
 
 Image = Float[Array, "h w c"]
 Padding = Literal["same", "valid"]
+Norm = Literal["none", "stretch", "filter"]
+#: The norm of a kernel that keeps the size of what it sees through a SiLU.
+GAIN = 1.7
 
 
 class Convolution(eqx.Module):
     r"""\(y_{ij} = b + \sum_{ab} x_{si + a,\, sj + b} W_{ab}\) of one image (h, w, c), with kernels of `size` and
     `stride` s.
 
-    Padded with zeros, "same" gives an image of \(\lceil h/s \rceil \times \lceil w/s \rceil\). Where it is
-    `bounded`, the kernels are scaled down so far that the map does not stretch any difference of images
-    (`thalweg.nn.norms`).
+    Padded with zeros, "same" gives an image of \(\lceil h/s \rceil \times \lceil w/s \rceil\). By the `norm`
+    "stretch" the kernels are scaled down so far that the map does not stretch any difference of images
+    (`thalweg.nn.norms`); by "filter" each kernel has the norm `GAIN`, whatever its weights (Salimans & Kingma 2016,
+    *Weight normalization*).
     """
 
     weight: Float[Array, "size size c o"]
     bias: Float[Array, "o"]
     stride: int = eqx.field(static=True)
     padding: Padding = eqx.field(static=True)
-    bounded: bool = eqx.field(static=True)
+    norm: Norm = eqx.field(static=True)
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class Convolution(eqx.Module):
         *,
         stride: int = 1,
         padding: Padding = "same",
-        bounded: bool = False,
+        norm: Norm = "none",
         initial: Initial,
     ):
         if min(channels, out, size, stride) < 1:
@@ -56,13 +60,17 @@ class Convolution(eqx.Module):
             raise SettingsError(f"the padding is same or valid, not {padding!r}")
         self.weight = initial.normal((size, size, channels, out), 1 / math.sqrt(size * size * channels))
         self.bias = initial.zeros(out)
-        self.stride, self.padding, self.bounded = stride, padding, bounded
+        self.stride, self.padding, self.norm = stride, padding, norm
 
     @property
     def kernels(self) -> Float[Array, "size size c o"]:
-        """The kernels in use: scaled down where they have to be."""
-        if not self.bounded:
+        """The kernels in use, of the norm that they have to have."""
+        if self.norm == "none":
             return self.weight
+        if self.norm == "filter":
+            return (
+                GAIN * self.weight / jnp.sqrt(jnp.sum(self.weight**2, axis=(0, 1, 2), keepdims=True) + TINY)
+            )
         size, _, channels, out = self.weight.shape
         # A pixel is seen by so many patches along each axis, so the gather stretches by as much.
         overlap = math.ceil(size / self.stride)

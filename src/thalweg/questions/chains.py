@@ -1,8 +1,10 @@
 r"""Draws by chains, for an energy that cannot draw from its own conditionals: each row's missing cells move, its
 observed cells are held.
 
-Every chain starts where columns are independent: at cells of held-out rows, each column's from a row of its own. The
-first half of its steps is forgotten. Chains of one row that end in different places are told by \(\hat R\).
+Every chain starts where columns are independent: at cells of held-out rows, each column's from a row of its own. In a
+picture of which some pixels are known that is noise, from which chains take too long to come back: they start at the
+pixels of the held-out rows that are nearest by the known ones, each chain of a row at another. The first half of its
+steps is forgotten. Chains of one row that end in different places are told by \(\hat R\).
 """
 
 import warnings
@@ -18,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractZeroTemperature
+from thalweg.energy.capabilities import AbstractBlurred, AbstractZeroTemperature
 from thalweg.energy.spaces import AbstractSpace, Record
 from thalweg.errors import ChainWarning, NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
@@ -34,6 +36,8 @@ KEPT = 128
 SWEEPS, THROWS = 1000, 600
 #: Of the tuning: chains and steps.
 TUNING_CHAINS, TUNING_STEPS = 16, 400
+#: How many of the nearest pictures chains start at.
+NEAREST = 16
 #: Chains that are held in memory at once.
 AT_ONCE = 512
 #: R-hat of a column over all rows, above which answers are not to be trusted: means, which half of four chains worth
@@ -137,7 +141,10 @@ def require_temperature(F: AbstractEnergy) -> None:
 
 
 def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> Float[np.ndarray, "rows*n d"]:
-    """`n` draws of each row's missing cells, each the end of a chain of its own; the draws of one row together."""
+    """`n` draws of each row's missing cells, each the end of a chain of its own; the draws of one row together.
+
+    Those of an energy of noisy rows are cleaned.
+    """
     require_temperature(walker.F)
     monitor, found = Monitor(walker, walker.steps(steps), ENDS_LIMIT), []
     for piece, first, last in _pieces(len(rows), max(n, CHAINS)):
@@ -148,6 +155,8 @@ def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> F
     d = rows.values.shape[1]
     # Either each piece holds whole rows, or each holds a part of one row's draws, in order.
     drawn = np.concatenate([part.reshape(-1, d) for part in found])
+    if isinstance(walker.F, AbstractBlurred):
+        drawn = np.asarray(jax.vmap(walker.F.space.project)(jnp.asarray(cleaned(walker.F, drawn))))
     return np.where(np.repeat(rows.observed, n, axis=0), np.repeat(rows.values, n, axis=0), drawn)
 
 
@@ -162,6 +171,11 @@ def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "
         found.append(walked.points.reshape(-1, CHAINS * KEPT, rows.values.shape[1]))
     monitor.warn()
     return np.concatenate(found)
+
+
+def cleaned(F: AbstractBlurred, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """The points without the noise that the energy was fitted with."""
+    return in_batches(_cleaned, F, points)
 
 
 class Monitor:
@@ -264,6 +278,11 @@ def _pieces(rows: int, chains: int) -> list[tuple[slice, int, int]]:
 
 
 @eqx.filter_jit
+def _cleaned(F, y):
+    return by_row(F.cleaned, y)
+
+
+@eqx.filter_jit
 def _begin(target: Target, kernel: AbstractKernel, pool: Array, *, key: PRNGKeyArray) -> State:
     keys = jax.random.split(key, TUNING_CHAINS)
     return start_all(target, kernel, jax.vmap(lambda k: _mixed(pool, k))(keys))
@@ -275,6 +294,30 @@ def _mixed(pool: Float[Array, "m d"], key: PRNGKeyArray) -> Float[Array, "d"]:
     return pool[jax.random.randint(key, (d,), 0, m), jnp.arange(d)]
 
 
+def _first(
+    space: AbstractSpace,
+    pool: Float[Array, "m d"],
+    y: Float[Array, "d"],
+    observed: Bool[Array, "d"],
+    number: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> Float[Array, "d"]:
+    """Where the chain of this number starts: cells of the pool, or those of a row that is near in the known pixels."""
+    mixed = _mixed(pool, key)
+    pixels = (
+        np.array([column.pixel for column in space.columns])
+        if isinstance(space, Record)
+        else np.zeros(1, bool)
+    )
+    if not pixels.any():
+        return mixed
+    known = observed & pixels
+    apart = jnp.sum(jnp.where(known[None], (pool - y[None]) ** 2, 0.0), axis=1)
+    rank = number.astype(jnp.int32) % min(NEAREST, len(pool))
+    near = jnp.where(jnp.asarray(pixels), pool[jnp.argsort(apart)[rank]], mixed)
+    return jnp.where(jnp.any(known), near, mixed)
+
+
 @eqx.filter_jit
 def _walk(F, kernel, pool, y, observed, places, plan, key):
     """The states kept of one chain for each line, their energies, and the share of steps that flew apart."""
@@ -283,7 +326,7 @@ def _walk(F, kernel, pool, y, observed, places, plan, key):
     def one(y, observed, place):
         own = jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
         begin, walk = jax.random.split(own)
-        begin = jnp.where(observed, y, _mixed(pool, begin))
+        begin = jnp.where(observed, y, _first(F.space, pool, y, observed, place[1], begin))
         target = Target(F, held=begin, observed=observed, folded=not kernel.tunable())
 
         def step(i, carry):

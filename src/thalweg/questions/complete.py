@@ -11,6 +11,7 @@ import numpy as np
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import (
+    AbstractBlurred,
     AbstractCompletion,
     AbstractConditionalSampler,
     AbstractNeighbours,
@@ -57,10 +58,12 @@ def best_guess(F: AbstractEnergy, rows: Rows, walker: chains.Walker, steps: int 
 def _middle(F: AbstractEnergy, states: np.ndarray) -> np.ndarray:
     """The mean of each number and the most probable value of each category over states (n, k, d).
 
-    By frequencies; where an energy knows its neighbours by the mean of its conditionals at some of the states, which
-    has less noise.
+    By frequencies, of states without their noise where an energy knows it; where an energy knows its neighbours by the
+    mean of its conditionals at some of the states, which has less noise.
     """
     n, _, d = states.shape
+    if isinstance(F, AbstractBlurred):
+        states = chains.cleaned(F, states.reshape(-1, d)).reshape(states.shape)
     middle = states.mean(axis=1, dtype=np.float64)
     categories = F.space.where("categorical") if isinstance(F.space, Record) else ()
     if not isinstance(F, AbstractNeighbours):

@@ -68,6 +68,13 @@ def point(space: AbstractSpace, u: Float[Array, "d"], *, folded: bool) -> tuple[
     return jnp.where(b.any, jnp.where(b.both, squashed, stretched), u), log_volume
 
 
+def reflected(space: AbstractSpace, y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A point beyond a face of a box as its mirror image inside; a simplex has no mirrors, and is projected to."""
+    if isinstance(space, Simplex):
+        return space.project(y)
+    return jnp.reshape(point(space, jnp.ravel(y), folded=True)[0], y.shape)
+
+
 def coordinates(space: AbstractSpace, y: Float[Array, "d"], *, folded: bool) -> Float[Array, "d"]:
     """The inverse of `point`; a point on a bound is moved a little inside, or its coordinates were infinite."""
     if isinstance(space, Simplex):
