@@ -5,7 +5,8 @@ of `mlp-ebm` (two layers of 128 smooth units), once alone in the box (beside a c
 ten Gaussians that the recipe fits first. KL(truth ‖ model) is summed over 256 × 256 points, for truth and model alike
 normalised on that grid. Seconds are of training alone (fitting the mixture included, compiling apart).
 
-The settings below were chosen on rings and eight_gaussians; pinwheel, two_moons and checkerboard were only looked at.
+"Of it in masses" is the part of the last KL that lies in how much each separate part of the toy (ring, Gaussian, arm)
+holds. The settings were chosen on rings and eight_gaussians; pinwheel, two_moons and checkerboard were only looked at.
 
     python benchmarks/toys.py [--write] [--toys rings pinwheel] [--seconds 30] [--ways NCE]
 """

@@ -79,6 +79,7 @@ def test_impossible_settings_are_refused():
     assert build(Embedding(SPACE), Settings(), drawn(jax.random.key(0))).filters.shape == (6, 3)
 
 
+@pytest.mark.slow
 def test_correlated_columns_and_heavy_tails_hide_no_source():
     """Slopes matched in columns that are correlated miss a source here: the error was 0.2, and 0.18 of 12,000 steps."""
     rng = np.random.default_rng(0)
