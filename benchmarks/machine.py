@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,7 +38,9 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> str:
 
 
 def report(name: str, command: str, parts: list[str], *packages: str, write: bool) -> None:
-    """Print the parts; with `write` also keep them as `results/NAME.md`."""
+    """Print the parts under the command, with the options that were given; with `write` also keep them as
+    `results/NAME.md`."""
+    command = " ".join([command, *(option for option in sys.argv[1:] if option != "--write")])
     text = "\n".join([f"# {name}", "", f"`{command}` on {machine(*packages)}", "", *parts])
     print(text)
     if write:
