@@ -35,7 +35,7 @@ from thalweg.models.visible import Independent
 from thalweg.sampling import Gibbs
 
 QUIET = Run(progress=False)
-STEPS = (2_000, 8_000)
+STEPS = (1_000, 4_000)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -63,9 +63,15 @@ def test_moments_of_a_correlated_gaussian(name):
         lambda y: (y - np.asarray(density.mean))[..., None] * (y - np.asarray(density.mean))[..., None, :],
     )
     assert products.max() < DEVIATIONS
-    # Steps of many leapfrogs lose acceptance suddenly, so the mean of the steps that were tried has more of it.
     excess = chains.acceptance.mean() - kernel.optimal
-    assert -0.1 < excess < (0.1 if isinstance(kernel, MALA | Metropolis) else 0.25)
+    assert excess > -0.1
+    if excess >= 0.1:
+        # Trajectories of many leapfrogs lose acceptance suddenly: steps half as long again have too little.
+        longer = chains.kernel.with_step(1.5 * chains.kernel.step_size)
+        start = jnp.asarray(chains.draws[:, -1])
+        with pytest.warns(ChainWarning, match="flew apart"):
+            after = sample(density, key=KEY, kernel=longer, steps=1000, warmup=0, start=start)
+        assert after.acceptance.mean() < kernel.optimal
 
 
 def test_a_dense_metric_learns_the_covariance():
@@ -122,9 +128,11 @@ def test_probabilities_of_an_enumerated_lattice(kernel):
 def test_tempering_crosses_between_modes():
     ring = EightGaussians()
     start = jnp.array([2.0, 0.0])
-    with pytest.warns(ChainWarning):
-        stuck = sample(ring, key=KEY, kernel=HMC(0.1), steps=500, warmup=200, start=start, chains=4)
-    assert (stuck.flat[:, 0] > 0).mean() > 0.95
+    sides = jnp.stack([start, start, -start, -start])
+    with pytest.warns(ChainWarning, match="R-hat"):
+        stuck = sample(ring, key=KEY, kernel=HMC(0.1), steps=500, warmup=200, start=sides, chains=4)
+    # Chains that crossed would be half of the time on either side.
+    assert (stuck.draws[:, :, 0] * np.asarray(sides[:, :1]) > 0).mean() > 0.75
     crossing = ParallelTempering(HMC(0.1, 8), (1.0, 0.4, 0.15, 0.06))
     found = sample(ring, key=KEY, kernel=crossing, steps=4000, warmup=500, start=start, chains=4)
     modes = np.argmin(np.sum((found.flat[:, None] - ring.centres()[None]) ** 2, axis=2), axis=1)
