@@ -267,7 +267,8 @@ def main() -> None:
 
 def _flags(given: argparse.Namespace) -> list[str]:
     """What was asked for besides the defaults."""
-    usual = {"seeds": 5, "rows": 60_000, "tested": 1000, "completed": 64, "steps": None, "matching": None}
+    usual: dict[str, object] = {"sets": "fashion_mnist,mnist", "seeds": 5, "rows": 60_000, "tested": 1000}
+    usual |= {"completed": 64, "steps": None, "matching": None}
     return [f"--{k} {getattr(given, k)}" for k, v in usual.items() if getattr(given, k) != v]
 
 

@@ -312,7 +312,8 @@ def _first(
     if not pixels.any():
         return mixed
     known = observed & pixels
-    apart = jnp.sum(jnp.where(known[None], (pool - y[None]) ** 2, 0.0), axis=1)
+    # The squared distance less that of the row itself, as products: no table of all rows beside all chains.
+    apart = pool**2 @ known.astype(pool.dtype) - 2 * (pool @ jnp.where(known, y, 0.0))
     rank = number.astype(jnp.int32) % min(NEAREST, len(pool))
     near = jnp.where(jnp.asarray(pixels), pool[jnp.argsort(apart)[rank]], mixed)
     return jnp.where(jnp.any(known), near, mixed)
