@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[1]
 # they have compiled.
 os.environ.setdefault("NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What is read from a cache is logged as an error by some releases (thalweg.cli.cache), until a pipe is full.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "user-cache")
 
 import jax  # noqa: E402

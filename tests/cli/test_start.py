@@ -98,3 +98,28 @@ def test_a_mistyped_line_is_named_and_ends_with_2(words, said, capsys):
     assert err.startswith("error: ")
     assert said in err
     assert err.splitlines()[-1].startswith("see: thalweg")
+
+
+def test_what_was_compiled_before_is_read_without_a_word(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    for name in ("first", "second"):
+        command = [
+            sys.executable,
+            "-m",
+            "thalweg",
+            "fit",
+            "wine",
+            "--recipe",
+            "pca",
+            "--quiet",
+            "--no-report",
+        ]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / name)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""

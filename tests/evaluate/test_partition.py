@@ -11,7 +11,7 @@ from thalweg.energy import Binary, Real, energy_of
 from thalweg.energy.reference import Reference
 from thalweg.energy.spaces import Categorical, Column, Record, Simplex
 from thalweg.errors import DataError, SettingsError
-from thalweg.evaluate.annealing import bennett, log_partition, mean_weight
+from thalweg.evaluate.annealing import bennett, bracket, log_partition, mean_weight
 from thalweg.evaluate.likelihood import log_likelihood
 from thalweg.evaluate.partition import exact_log_partition, quadrature
 from thalweg.models.rbm import rbm
@@ -113,6 +113,16 @@ def test_estimates_over_many_repetitions_are_as_far_off_as_they_say():
     assert 0.6 < z.std() < 1.5
     inside = np.mean([f.lower <= truth <= f.upper for f in found])
     assert inside >= 0.9
+
+
+def test_sides_that_contradict_each_other_widen_the_bracket_and_say_so():
+    rng = np.random.default_rng(0)
+    above, below = 6 + 0.5 * rng.standard_normal(100), 4 + 0.5 * rng.standard_normal(100)
+    found = bracket(above, below, 10.0, 50)
+    assert found.lower < 14.0 < 16.0 < found.upper
+    assert found.lower < found.value < found.upper
+    assert "contradict" in str(found)
+    assert "contradict" not in str(bracket(below, above, 10.0, 50))
 
 
 def test_the_ratio_of_two_gaussians_by_bennett():

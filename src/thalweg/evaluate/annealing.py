@@ -85,19 +85,21 @@ def log_partition(
 def bracket(
     forwards: Float[np.ndarray, "n"], backwards: Float[np.ndarray, "m"], log_z0: float, temperatures: int
 ) -> LogZ:
-    """The estimate of log Z from the log weights of both directions, and its bracket."""
+    """The estimate of log Z from the log weights of both directions, and its bracket.
+
+    Where the two sides contradict each other, for the way back did not begin at draws, the bracket holds them both.
+    """
     low, low_error = mean_weight(forwards)
     high, high_error = mean_weight(-backwards)
     value, error = bennett(forwards, backwards)
     lower, upper = low - DEVIATIONS * low_error, -high + DEVIATIONS * high_error
-    return LogZ(
-        value + log_z0,
-        error,
-        min(lower, upper) + log_z0,
-        max(lower, upper) + log_z0,
-        "bracket",
-        f"annealing, {len(forwards)} chains forwards and {len(backwards)} backwards, {temperatures} temperatures",
-    )
+    how = f"annealing, {len(forwards)} chains forwards and {len(backwards)} backwards, {temperatures} temperatures"
+    if not lower <= value <= upper:
+        found = ((low, low_error), (-high, high_error), (value, error))
+        lower = min(center - DEVIATIONS * width for center, width in found)
+        upper = max(center + DEVIATIONS * width for center, width in found)
+        how += "; the two sides contradict each other: take more steps at each, or give points that are draws"
+    return LogZ(value + log_z0, error, lower + log_z0, upper + log_z0, "bracket", how)
 
 
 def mean_weight(logs: Float[np.ndarray, "n"]) -> tuple[float, float]:
