@@ -104,17 +104,7 @@ def test_what_was_compiled_before_is_read_without_a_word(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     for name in ("first", "second"):
-        command = [
-            sys.executable,
-            "-m",
-            "thalweg",
-            "fit",
-            "wine",
-            "--recipe",
-            "pca",
-            "--quiet",
-            "--no-report",
-        ]
+        command = [sys.executable, "-m", "thalweg", "fit", "wine", "--recipe", "pca", "--quiet"]
         done = subprocess.run(
             [*command, "--out", str(tmp_path / name)],
             env=environment,
