@@ -52,6 +52,25 @@ class AbstractObjective(eqx.Module):
         return memory, ""
 
 
+class AbstractAround(AbstractObjective):
+    """An objective around another, which keeps the memory, judges its energies and knows the remedies."""
+
+    objective: eqx.AbstractVar[AbstractObjective]
+
+    @property
+    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
+        return self.objective.measures_progress
+
+    def init(self, energy, data, *, key):
+        return self.objective.init(energy, data, key=key)
+
+    def unit(self, energy):
+        return self.objective.unit(energy)
+
+    def remedied(self, memory, cause):
+        return self.objective.remedied(memory, cause)
+
+
 class EnergyLoss(AbstractObjective):
     r"""\(L = \frac1n \sum_i F(y_i)\): push down on the data and nowhere else.
 

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import SettingsError
-from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.objective import AbstractAround, AbstractObjective
 
 
 def arrays_of(energy: AbstractEnergy) -> PyTree:
@@ -17,7 +17,7 @@ def arrays_of(energy: AbstractEnergy) -> PyTree:
     return eqx.filter(energy, eqx.is_inexact_array)
 
 
-class Ridge(AbstractObjective):
+class Ridge(AbstractAround):
     r"""\(L + \frac\lambda2 \|\theta\|^2\), \(\theta\) the arrays `of` the energy.
 
     Over n rows \(\lambda = 1/(n\sigma^2)\) is a normal prior of deviation \(\sigma\). Unlike the decay of an optimiser
@@ -33,20 +33,7 @@ class Ridge(AbstractObjective):
         if not self.strength >= 0:
             raise SettingsError(f"the strength of a ridge is not negative: not {self.strength}")
 
-    @property
-    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
-        return self.objective.measures_progress
-
-    def init(self, energy, data, *, key):
-        return self.objective.init(energy, data, key=key)
-
     def __call__(self, energy, batch, memory, *, key):
         loss, rest = self.objective(energy, batch, memory, key=key)
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(self.of(energy)))
         return loss + self.strength / 2 * squares, rest
-
-    def unit(self, energy):
-        return self.objective.unit(energy)
-
-    def remedied(self, memory, cause):
-        return self.objective.remedied(memory, cause)

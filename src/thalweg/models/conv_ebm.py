@@ -34,7 +34,7 @@ from thalweg.energy.capabilities import AbstractBlurred, AbstractGibbs
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
-from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.objective import AbstractAround, AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.learning.run import Fit
 from thalweg.learning.samples import ContrastiveDivergence
@@ -221,20 +221,16 @@ class Picture(AbstractEnergy):
         return self.energy.last @ self.energy.features(y)
 
 
-class Joint(AbstractObjective):
+class Joint(AbstractAround):
     r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
 
-    picture: AbstractObjective
-
-    @property
-    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
-        return self.picture.measures_progress
+    objective: AbstractObjective
 
     def init(self, energy, data, *, key):
-        return self.picture.init(_picture(energy), _pixels(energy, data), key=key)
+        return self.objective.init(_picture(energy), _pixels(energy, data), key=key)
 
     def __call__(self, energy, batch, memory, *, key):
-        loss, (memory, metrics) = self.picture(_picture(energy), _pixels(energy, batch), memory, key=key)
+        loss, (memory, metrics) = self.objective(_picture(energy), _pixels(energy, batch), memory, key=key)
         canvas = canvas_of(energy.space)
         if len(canvas.others):
             values, observed = split_batch(batch)
@@ -246,10 +242,7 @@ class Joint(AbstractObjective):
         return loss, (memory, metrics)
 
     def unit(self, energy):
-        return SPREAD * self.picture.unit(_picture(energy))
-
-    def remedied(self, memory, cause):
-        return self.picture.remedied(memory, cause)
+        return SPREAD * self.objective.unit(_picture(energy))
 
 
 def _picture(energy: ConvEnergy) -> Picture:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from thalweg.energy.spaces import Column, Record
-from thalweg.learning.objective import AbstractObjective
+from thalweg.learning.objective import AbstractAround, AbstractObjective
 from thalweg.learning.rows import split_batch
 from thalweg.sampling.cycle import Cycle
 from thalweg.sampling.gibbs import Gibbs
@@ -48,18 +48,11 @@ def bins(space: Record, jitter: float = 0.0) -> tuple[float, ...]:
     return tuple(map(width, space.columns, relaxed(space).columns))
 
 
-class Blurred(AbstractObjective):
+class Blurred(AbstractAround):
     """An objective on rows of which each number is drawn anew, uniformly, from `width` to either side of it."""
 
     objective: AbstractObjective
     width: tuple[float, ...] = eqx.field(static=True)
-
-    @property
-    def measures_progress(self):  # type: ignore[override]  # as the objective inside says
-        return self.objective.measures_progress
-
-    def init(self, energy, data, *, key):
-        return self.objective.init(energy, data, key=key)
 
     def __call__(self, energy, batch, memory, *, key):
         blur_key, key = jax.random.split(key)
@@ -67,12 +60,6 @@ class Blurred(AbstractObjective):
         width = np.asarray(self.width, np.float32)
         values = values + width[None] * jax.random.uniform(blur_key, values.shape, minval=-1.0, maxval=1.0)
         return self.objective(energy, values if observed is None else (values, observed), memory, key=key)
-
-    def unit(self, energy):
-        return self.objective.unit(energy)
-
-    def remedied(self, memory, cause):
-        return self.objective.remedied(memory, cause)
 
 
 def steps_of_numbers(space: Record, stride: float) -> AbstractKernel:

@@ -113,10 +113,12 @@ def _warmed(
     def onwards(at, first, until):
         return _onwards(at, target, kernel, plan, first, until, key)
 
-    begin = eqx.filter_jit(WarmUp.begin)(target, kernel, states)
-    end, _ = _in_dispatches(onwards, begin, steps, lambda i: show(i, "warm-up"))
+    end, _ = _in_dispatches(onwards, _unwarmed(target, kernel, states), steps, lambda i: show(i, "warm-up"))
     kernel = end.settled(kernel)
     return kernel, _again(target, kernel, end.states)
+
+
+_unwarmed = eqx.filter_jit(WarmUp.begin)
 
 
 @eqx.filter_jit

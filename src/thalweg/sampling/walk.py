@@ -73,8 +73,23 @@ def walk(
     then stays in the cache.
     """
     chains = len(y)
+
+    def together(y, held, observed, key):
+        own, keys = replace(target, held=held, observed=observed), jax.random.split(key, len(y))
+
+        def step(i, carry):
+            states, acceptance, divergent = carry
+            states, info = step_all(own, kernel, states, i, keys=keys)
+            mean = jnp.mean(info.acceptance.astype(jnp.float32))
+            return states, acceptance + mean, divergent + jnp.mean(info.divergent.astype(jnp.float32))
+
+        start = start_all(own, kernel, y), jnp.zeros(()), jnp.zeros(())
+        states, acceptance, divergent = jax.lax.fori_loop(0, steps, step, start)
+        count = jnp.asarray(steps, jnp.float32)
+        return Walked(points_of(own, states), states.energy, acceptance / count, divergent / count)
+
     if chains <= AT_ONCE or jax.default_backend() != "cpu":
-        return _walk_together(target, kernel, y, steps, key=key)
+        return together(y, *each(target), key)
     parts = -(-chains // AT_ONCE)
     # The last part is filled up with chains of the first.
     rows = jnp.arange(parts * -(-chains // parts), dtype=jnp.int32).reshape(parts, -1) % chains
@@ -82,30 +97,8 @@ def walk(
     def part(now):
         rows, key = now
         held, observed = (None if a is None else a[rows] for a in each(target))
-        own = replace(target, held=held, observed=observed)
-        return _walk_together(own, kernel, y[rows], steps, key=key)
+        return together(y[rows], held, observed, key)
 
     ends = jax.lax.map(part, (rows, jax.random.split(key, parts)))
     points, energies = (a.reshape(-1, *a.shape[2:])[:chains] for a in (ends.points, ends.energies))
     return Walked(points, energies, jnp.mean(ends.acceptance), jnp.mean(ends.divergent))
-
-
-def _walk_together(
-    target: Target,
-    kernel: AbstractKernel,
-    y: Float[Array, "chains ..."],
-    steps: int | Array,
-    *,
-    key: PRNGKeyArray,
-) -> Walked:
-    def step(i, carry):
-        states, acceptance, divergent = carry
-        states, info = step_all(target, kernel, states, i, keys=keys)
-        mean = jnp.mean(info.acceptance.astype(jnp.float32))
-        return states, acceptance + mean, divergent + jnp.mean(info.divergent.astype(jnp.float32))
-
-    keys = jax.random.split(key, len(y))
-    start = start_all(target, kernel, y), jnp.zeros(()), jnp.zeros(())
-    states, acceptance, divergent = jax.lax.fori_loop(0, steps, step, start)
-    count = jnp.asarray(steps, jnp.float32)
-    return Walked(points_of(target, states), states.energy, acceptance / count, divergent / count)
