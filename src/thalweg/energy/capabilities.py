@@ -139,6 +139,16 @@ class AbstractBlurred(AbstractEnergy):
         has no noise stays."""
 
 
+class AbstractAnnealed(AbstractEnergy):
+    """An energy at the end of a family of easier ones, down which a chain comes to it from anywhere."""
+
+    @abstractmethod
+    def annealed(
+        self, y: Float[Array, "..."], observed: Bool[Array, "..."], *, key: PRNGKeyArray
+    ) -> Float[Array, "..."]:
+        """`y` with what is not observed at the end of such a chain: nearly a draw, for others to begin at."""
+
+
 class AbstractTempered(AbstractEnergy):
     """An energy that lies at the end of a path of its own from one that is easy to sample."""
 

@@ -200,6 +200,10 @@ class Column:
     def finite(self) -> bool:
         return self.kind != "real"
 
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.lower) and math.isfinite(self.upper)
+
 
 class Record(AbstractSpace):
     """One row of a table: a vector with one code per column, each column of its own kind."""
@@ -238,7 +242,7 @@ class Record(AbstractSpace):
 
     def draw(self, *, key):
         finite = jnp.array([column.finite for column in self.columns])
-        bounded = jnp.array([math.isfinite(c.lower) and math.isfinite(c.upper) for c in self.columns])
+        bounded = jnp.array([column.bounded for column in self.columns])
         size = jnp.array([max(column.size, 1) for column in self.columns], jnp.float32)
         lower = jnp.array([c.lower if math.isfinite(c.lower) else -1.0 for c in self.columns])
         upper = jnp.array([c.upper if math.isfinite(c.upper) else 1.0 for c in self.columns])

@@ -18,19 +18,18 @@ non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl
 Swersky (2020), *Your classifier is secretly an energy based model and you should treat it like one*.
 """
 
+import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractEnergy, Scalar
-from thalweg.energy.capabilities import AbstractBlurred, AbstractGibbs
+from thalweg.energy.capabilities import AbstractAnnealed, AbstractBlurred, AbstractGibbs
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
@@ -39,12 +38,13 @@ from thalweg.learning.rows import split_batch
 from thalweg.learning.run import Fit
 from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.scores import DenoisingScoreMatching
-from thalweg.models.embedding import factors
+from thalweg.models.canvas import canvas_of, shared_box, widest
 from thalweg.models.gaussian import log_normal_1d
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.models.relaxation import Blurred, bins, relaxed
 from thalweg.nn.convolution import Convolution
 from thalweg.nn.initial import OUTLINE, Initial, drawn
+from thalweg.sampling import charts
 from thalweg.sampling.kernel import AbstractKernel, Metric
 from thalweg.sampling.langevin import MALA, ULA
 from thalweg.sampling.lattice import LatticeLangevin
@@ -58,73 +58,32 @@ COUNTS = 1.0
 #: By how much more than independent pixels pictures may differ in energy: runs that train well spread over 32 nats on
 #: digits and over 550 on pictures of 28×28, and a step changes energies by up to 1 and 25.
 SPREAD = 4.0
+#: Layers whose units see too little of the picture to be asked.
+FINE = 2
+#: Levels of noise that a chain from noise comes down by, and its Langevin step at each, in deviations of the noise.
+LEVELS, CORRECTION = 150, 0.3
+#: Levels that training draws from.
+NOISES = 40
+#: Functions of the noise that a layer is told.
+TONES = 4
 #: The least deviation of a number beside the picture, given it.
 FLOOR = 1e-2
 #: The largest step of Adam before there are chains.
 MATCHING_RATE = 1e-2
 
 
-class Canvas(NamedTuple):
-    """Where the pixels of a row lie, in NumPy: their columns, `place` of each in the picture of `shape`, and the
-    `center` and `factor` that bring codes to a common scale; `others` are the columns beside them."""
+class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
+    r"""\(F(y) = a^\top h(x) / \sigma - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
 
-    pixels: np.ndarray
-    place: np.ndarray
-    shape: tuple[int, int, int]
-    center: np.ndarray
-    factor: np.ndarray
-    others: np.ndarray
-
-    def picture(self, codes: Float[Array, "p"]) -> Float[Array, "h w c"]:
-        """The picture; 0, their mean, where pixels never vary."""
-        u = (codes - self.center) * self.factor
-        size = int(np.prod(self.shape))
-        if not np.array_equal(self.place, np.arange(size)):
-            source = np.full(size, len(self.place))
-            source[self.place] = np.arange(len(self.place))
-            u = jnp.append(u, 0.0)[source]
-        return u.reshape(self.shape)
-
-
-@lru_cache(maxsize=64)
-def canvas_of(space: Record) -> Canvas:
-    """The picture in a row. Raises `SettingsError` where there is none."""
-    pixels = [i for i, column in enumerate(space.columns) if column.pixel and len(column.place) in (2, 3)]
-    if not pixels:
-        raise SettingsError(
-            "conv-ebm is for images: an array of (n, height, width) or (n, height, width, channels), a folder of "
-            "pictures, or digits; for a table fit mlp-ebm"
-        )
-    columns = relaxed(Record(tuple(space.columns[i] for i in pixels))).columns
-    coded = [column.name for column in columns if column.kind == "categorical"]
-    if coded:
-        raise SettingsError(
-            f"the pixel {coded[0]!r} is a category, and conv-ebm is for shades: fit orderless"
-        )
-    places = np.array([(*column.place, 0)[:3] for column in columns])
-    # Borders that never vary are not in the space, and need no room.
-    places = places - places.min(axis=0)
-    shape = tuple(int(n) for n in places.max(axis=0) + 1)
-    return Canvas(
-        np.array(pixels),
-        np.ravel_multi_index(tuple(places.T), shape),
-        (shape[0], shape[1], shape[2]),
-        np.array([column.center for column in columns], np.float32),
-        factors(columns, "auto").astype(np.float32),
-        np.array([i for i in range(len(space.columns)) if i not in set(pixels)], int),
-    )
-
-
-class ConvEnergy(AbstractBlurred, AbstractGibbs):
-    r"""\(F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x))\), in nats, not normalised.
-
-    `layers` make the features h, times `scale`; `last` is a (h,). `heads` (h, o) and `bias` (o,) give the logits of the
-    categories beside the picture, and the means of the numbers, of deviation `log_deviation` in their own units. `blur`
-    is the noise on the pixels of the data in training, in their deviations.
+    `layers` make the features h, times `scale`, told of the noise by `tones`, one for each; `last` is a (h,). `heads`
+    (h, o) and `bias` (o,) give the logits of the categories beside the picture, and the means of the numbers, of
+    deviation `log_deviation` in their own units. F is the member with the noise `blur`, in deviations of the pixels, of
+    a family up to the noise of which nothing is left of a picture.
     """
 
     space: Record
     layers: tuple[Convolution, ...]
+    tones: tuple[Float[Array, "t o"], ...]
     last: Float[Array, "h"]
     heads: Float[Array, "h o"]
     bias: Float[Array, "o"]
@@ -134,14 +93,26 @@ class ConvEnergy(AbstractBlurred, AbstractGibbs):
 
     def __call__(self, y, x=None):
         h = self.features(y[canvas_of(self.space).pixels])
-        return self.last @ h - jnp.sum(self.log_probs(h, y))
+        return self.of_picture(h) - jnp.sum(self.log_probs(h, y))
 
-    def features(self, codes: Float[Array, "p"]) -> Float[Array, "h"]:
-        """h, from the codes of the pixels."""
-        image = canvas_of(self.space).picture(codes)
-        for layer in self.layers:
-            image = jax.nn.silu(layer(image))
-        return self.scale * jnp.ravel(image)
+    def of_picture(self, h: Float[Array, "h"], noise: float | Scalar | None = None) -> Scalar:
+        """The energy of a picture with these features at this noise (None: `blur`): as steep as the noise allows."""
+        return self.last @ h / (self.blur if noise is None else noise)
+
+    def features(self, codes: Float[Array, "p"], noise: float | Scalar | None = None) -> Float[Array, "h"]:
+        """h, from the codes of pixels with this noise (None: `blur`): what each layer says but the first `FINE`."""
+        noise = jnp.asarray(self.blur if noise is None else noise, jnp.float32)
+        image, tone = canvas_of(self.space).picture(codes) / jnp.sqrt(1 + noise**2), self._tone(noise)
+        found = []
+        for layer, tones in zip(self.layers, self.tones, strict=True):
+            image = jax.nn.silu(layer(image) + (tone @ tones)[None, None])
+            found.append(jnp.ravel(image))
+        return self.scale * jnp.concatenate(found[min(FINE, len(found) - 1) :])
+
+    def _tone(self, noise: Scalar) -> Float[Array, "t"]:
+        """Smooth functions of the noise, from `blur` to the widest."""
+        t = jnp.log(noise / self.blur) / math.log(widest(self.space, self.blur) / self.blur)
+        return jnp.stack([t, t**2, jnp.sin(np.pi * t), jnp.cos(np.pi * t)])
 
     def log_probs(self, h: Float[Array, "h"], y: Float[Array, "d"]) -> Float[Array, "c"]:
         """log p of each column beside the picture, given its features."""
@@ -162,10 +133,46 @@ class ConvEnergy(AbstractBlurred, AbstractGibbs):
     def cleaned(self, y):
         canvas = canvas_of(self.space)
         pixels = y[canvas.pixels]
-        slope = jax.grad(lambda codes: self.last @ self.features(codes))(pixels)
+        slope = jax.grad(lambda codes: self.of_picture(self.features(codes)))(pixels)
         lower, upper = (jnp.asarray(bound[canvas.pixels]) for bound in self.space.bounds())
         clean = pixels - jnp.asarray((self.blur / canvas.factor) ** 2) * slope
         return y.at[canvas.pixels].set(jnp.clip(clean, lower, upper))
+
+    def annealed(self, y, observed, *, key):
+        r"""Pixels from noise, down the levels \(\sigma_i\): \(x \leftarrow x - (\sigma_i^2 - \sigma_{i+1}^2) \nabla F_i
+        + \sigma_{i+1} \sqrt{1 - \sigma_{i+1}^2 / \sigma_i^2}\, \xi\) and a Langevin step at the new one; those that are
+        known have their noise at each level. Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole (2021), *Score-based
+        generative modeling through stochastic differential equations*."""
+        canvas, picture = canvas_of(self.space), replace(_picture(self), row=y, observed=observed)
+        held, known, unit = y[canvas.pixels], observed[canvas.pixels], 1 / float(canvas.factor[0])
+        noises = jnp.geomspace(widest(self.space, self.blur), self.blur, LEVELS + 1)
+
+        def step(codes, noise, down, spread, key):
+            """Down the slope of the member at this noise, with noise of its own."""
+            hold_key, key = jax.random.split(key)
+            codes = jnp.where(known, _noisy(self, held, noise, key=hold_key), codes)
+            codes = codes - unit**2 * down * jax.grad(picture)(codes, unit * noise)
+            return _noisy(self, codes, spread, key=key)
+
+        def level(codes, now):
+            high, low, key = now
+            first, second = jax.random.split(key)
+            codes = step(codes, high, high**2 - low**2, low * jnp.sqrt(1 - (low / high) ** 2), first)
+            stride = CORRECTION * low
+            return step(codes, low, stride**2 / 2, stride, second), None
+
+        key, own = jax.random.split(key)
+        start = self._nowhere(picture.space, key=own)
+        codes, _ = jax.lax.scan(level, start, (noises[:-1], noises[1:], jax.random.split(key, LEVELS)))
+        return y.at[canvas.pixels].set(jnp.where(known, held, codes))
+
+    def _nowhere(self, box: Record, *, key: PRNGKeyArray) -> Float[Array, "p"]:
+        """Pixels of which nothing is left: uniform in their box, or normal where there is none."""
+        canvas = canvas_of(self.space)
+        if box.columns[0].bounded:
+            return box.draw(key=key)
+        deviation = jnp.asarray(math.sqrt(1 + widest(self.space, self.blur) ** 2) / canvas.factor)
+        return jnp.asarray(canvas.center) + deviation * jax.random.normal(key, canvas.center.shape)
 
     def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
         """What lies beside the picture given it; then the pixels, by Langevin steps that are accepted or not."""
@@ -212,34 +219,71 @@ class ConvEnergy(AbstractBlurred, AbstractGibbs):
 
 
 class Picture(AbstractEnergy):
-    """The energy of the pixels alone, the columns beside them summed out, over the numbers that chains move."""
+    """The energy of the pixels alone, over the numbers that chains move, of the noise x (in codes; None: `blur`).
+
+    What lies beside them is summed out, or known where `row` (d,) is `observed`.
+    """
 
     energy: ConvEnergy
     space: Record = eqx.field(static=True)
+    row: Float[Array, "d"] | None = None
+    observed: Bool[Array, "d"] | None = None
 
     def __call__(self, y, x=None):
-        return self.energy.last @ self.energy.features(y)
+        noise = None if x is None else x * float(canvas_of(self.energy.space).factor[0])
+        h = self.energy.features(y, noise)
+        alone = self.energy.of_picture(h, noise)
+        others = canvas_of(self.energy.space).others
+        if self.row is None or self.observed is None or not len(others):
+            return alone
+        return alone - jnp.sum(jnp.where(self.observed[others], self.energy.log_probs(h, self.row), 0.0))
+
+
+class Beside(AbstractAround):
+    """An objective, and score matching of the same energy beside it."""
+
+    objective: AbstractObjective
+    matching: DenoisingScoreMatching
+
+    def __call__(self, energy, batch, memory, *, key):
+        own_key, key = jax.random.split(key)
+        loss, rest = self.objective(energy, batch, memory, key=own_key)
+        return loss + self.matching(energy, batch, None, key=key)[0], rest
 
 
 class Joint(AbstractAround):
-    r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it."""
+    r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it, given the picture as it is and
+    with one of the `noises` (in deviations)."""
 
     objective: AbstractObjective
+    noises: tuple[float, ...] = eqx.field(static=True)
 
     def init(self, energy, data, *, key):
         return self.objective.init(_picture(energy), _pixels(energy, data), key=key)
 
     def __call__(self, energy, batch, memory, *, key):
-        loss, (memory, metrics) = self.objective(_picture(energy), _pixels(energy, batch), memory, key=key)
-        canvas = canvas_of(energy.space)
-        if len(canvas.others):
-            values, observed = split_batch(batch)
-            log_probs = jax.vmap(lambda y: energy.log_probs(energy.features(y[canvas.pixels]), y))(values)
-            if observed is not None:
-                whole = jnp.all(observed[:, canvas.pixels], axis=1, keepdims=True)
-                log_probs = jnp.where(whole & observed[:, canvas.others], log_probs, 0.0)
-            loss = loss - jnp.mean(jnp.sum(log_probs, axis=1))
-        return loss, (memory, metrics)
+        beside_key, key = jax.random.split(key)
+        loss, rest = self.objective(_picture(energy), _pixels(energy, batch), memory, key=key)
+        if len(canvas_of(energy.space).others):
+            loss = loss - self._of_others(energy, batch, key=beside_key)
+        return loss, rest
+
+    def _of_others(self, energy: ConvEnergy, batch: PyTree, *, key: PRNGKeyArray) -> Scalar:
+        values, observed = split_batch(batch)
+        pixels, others = canvas_of(energy.space).pixels, canvas_of(energy.space).others
+        scale_key, noise_key = jax.random.split(key)
+        noises = jnp.asarray(self.noises)[jax.random.randint(scale_key, (len(values),), 0, len(self.noises))]
+        noisy = _noisy(energy, values[:, pixels], noises[:, None], key=noise_key)
+
+        def of_row(y, codes, noise):
+            clean, blurred = energy.features(y[pixels]), energy.features(codes, noise)
+            return (energy.log_probs(clean, y) + energy.log_probs(blurred, y)) / 2
+
+        log_probs = jax.vmap(of_row)(values, noisy, noises)
+        if observed is not None:
+            whole = jnp.all(observed[:, pixels], axis=1, keepdims=True)
+            log_probs = jnp.where(whole & observed[:, others], log_probs, 0.0)
+        return jnp.mean(jnp.sum(log_probs, axis=1))
 
     def unit(self, energy):
         return SPREAD * self.objective.unit(_picture(energy))
@@ -250,15 +294,23 @@ def _picture(energy: ConvEnergy) -> Picture:
     return Picture(energy, shared_box(relaxed(Record(columns))))
 
 
-def shared_box(space: Record) -> Record:
-    """The same pixels in the one box that holds them all: a border that hardly varies is blurred like the middle."""
-    lower, upper = min(c.lower for c in space.columns), max(c.upper for c in space.columns)
-    return Record(tuple(replace(c, lower=lower, upper=upper) for c in space.columns))
-
-
 def _pixels(energy, data):
     pixels = canvas_of(energy.space).pixels
     return jax.tree.map(lambda leaf: leaf[:, pixels], data)
+
+
+def _noisy(
+    energy: ConvEnergy, codes: Float[Array, "... p"], noise: float | Array, *, key: PRNGKeyArray
+) -> Float[Array, "... p"]:
+    """The pixels with noise of so many deviations, reflected at black and white."""
+    noise = noise / float(canvas_of(energy.space).factor[0])
+    box = _picture(energy).space
+    moved = codes + noise * jax.random.normal(key, codes.shape)
+    return (
+        charts.reflected(box, moved)
+        if codes.ndim == 1
+        else jax.vmap(lambda y: charts.reflected(box, y))(moved)
+    )
 
 
 def _beside(space: Record) -> list[tuple[Column, int, slice, int]]:
@@ -294,17 +346,19 @@ def steps_of_pixels(space: Record, blur: float) -> list[list[AbstractKernel]]:
 class Settings:
     """Settings of `conv-ebm`."""
 
-    channels: int = setting(16, "channels of the first convolution; the others have twice as many")
-    layers: int = setting(3, "3×3 convolutions; the first sees every pixel, the others every second")
+    channels: int = setting(
+        16, "channels of the first convolution; the next two have twice, others four times as many"
+    )
+    layers: int = setting(5, "3×3 convolutions; the first sees every pixel, the others every second")
     scale: float = setting(3.0, "what the features are multiplied by")
-    blur: float = setting(0.3, "deviation of the noise on rows, in deviations of the pixels")
-    matching: int = setting(900, "steps of denoising score matching before the chains begin")
+    blur: float = setting(0.3, "least deviation of the noise on rows, in deviations of the pixels")
+    matching: int = setting(1500, "steps of denoising score matching before the chains begin")
     chain: int = setting(20, "steps of the chains a training step")
     stride: float = setting(0.6, "length of a step of the chains, in deviations of the noise")
     buffer: int = setting(500, "pictures in the replay buffer")
     refresh: float = setting(0.02, "share of chains that start anew from noise")
     penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
-    steps: int = setting(600, "training steps with chains")
+    steps: int = setting(300, "training steps with chains")
     batch: int = setting(64, "rows a step, and chains")
     learning_rate: float = setting(3e-4, "largest step of Adam with chains, falling to 0")
 
@@ -320,22 +374,20 @@ class Settings:
 def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
     """The network before training."""
     canvas = canvas_of(space)
-    shape, layers = canvas.shape, []
+    shape, layers, sizes = canvas.shape, [], []
     for i in range(settings.layers):
-        out = settings.channels * min(2, 1 + i)
-        layers.append(
-            Convolution(
-                shape[2], out, stride=2 if i and min(shape[:2]) > 2 else 1, norm="filter", initial=initial
-            )
-        )
-        stride = layers[-1].stride
+        out = settings.channels * min(4, 2 ** ((i + 1) // 2))
+        stride = 2 if i and min(shape[:2]) > 2 else 1
+        layers.append(Convolution(shape[2], out, stride=stride, norm="filter", initial=initial))
         shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
-    features = int(np.prod(shape))
+        sizes.append(int(np.prod(shape)))
+    features = sum(sizes[min(FINE, len(sizes) - 1) :])
     columns = [space.columns[i] for i in canvas.others]
     outputs = sum(column.size if column.kind == "categorical" else 1 for column in columns)
     return ConvEnergy(
         space,
         tuple(layers),
+        tuple(initial.zeros(TONES, len(layer.bias)) for layer in layers),
         initial.normal((features,), features**-0.5),
         initial.zeros(features, outputs),
         initial.zeros(outputs),
@@ -355,10 +407,13 @@ def train(problem: Problem) -> Fit:
     settings, space, rows = problem.settings, problem.space, problem.rows
     match_key, fit_key = jax.random.split(problem.key)
     complete = bool(rows.complete.all())
+    contrast: AbstractObjective = contrast_for(space, settings)
+    if complete:
+        contrast = Beside(contrast, matching_for(space, settings))
     return fit(
         matched(problem, match_key),
         rows.values if complete else (rows.values, rows.observed),
-        Blurred(Joint(contrast_for(space, settings)), bins(space)),
+        Blurred(Joint(contrast, noises_of(space, settings)), bins(space)),
         optimiser=_optimiser(settings.learning_rate, settings.steps),
         steps=settings.steps,
         batch=settings.batch,
@@ -381,7 +436,7 @@ def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
     return fit(
         start,
         rows.values[rows.complete],
-        Blurred(Joint(DenoisingScoreMatching((blur_of(space, settings),))), bins(space)),
+        Blurred(Joint(matching_for(space, settings), noises_of(space, settings)), bins(space)),
         optimiser=_optimiser(MATCHING_RATE, settings.matching),
         steps=settings.matching,
         batch=settings.batch,
@@ -396,14 +451,20 @@ def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1000.0), optax.adam(schedule, b1=0.0))
 
 
-def blur_of(space: Record, settings: Settings) -> float:
-    """The deviation of the noise on the pixels, in codes: one scale for all of them, as the picture has."""
-    return settings.blur / float(canvas_of(space).factor[0])
+def noises_of(space: Record, settings: Settings) -> tuple[float, ...]:
+    """The levels of noise that training draws from, in deviations of the pixels."""
+    return tuple(np.geomspace(settings.blur, widest(space, settings.blur), NOISES).tolist())
+
+
+def matching_for(space: Record, settings: Settings) -> DenoisingScoreMatching:
+    """Denoising score matching at every level, of which the energy is told."""
+    unit = 1 / float(canvas_of(space).factor[0])
+    return DenoisingScoreMatching(tuple(unit * n for n in noises_of(space, settings)), conditional=True)
 
 
 def contrast_for(space: Record, settings: Settings) -> ContrastiveDivergence:
     """Unadjusted Langevin chains of the pixels, from a replay buffer."""
-    blur = blur_of(space, settings)
+    blur = settings.blur / float(canvas_of(space).factor[0])
     return ContrastiveDivergence(
         ULA(settings.stride**2 / 2, metric=Metric(jnp.float32(blur))),
         settings.chain,

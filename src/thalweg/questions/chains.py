@@ -3,8 +3,9 @@ observed cells are held.
 
 Every chain starts where columns are independent: at cells of held-out rows, each column's from a row of its own. In a
 picture of which some pixels are known that is noise, from which chains take too long to come back: they start at the
-pixels of the held-out rows that are nearest by the known ones, each chain of a row at another. The first half of its
-steps is forgotten. Chains of one row that end in different places are told by \(\hat R\).
+pixels of the held-out rows that are nearest by the known ones, each chain of a row at another. Where no pixel is known
+an energy that can lead its chains (`AbstractAnnealed`) says where they start. The first half of its steps is forgotten.
+Chains of one row that end in different places are told by \(\hat R\), unless each was led to a place of its own.
 """
 
 import warnings
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractBlurred, AbstractZeroTemperature
+from thalweg.energy.capabilities import AbstractAnnealed, AbstractBlurred, AbstractZeroTemperature
 from thalweg.energy.spaces import AbstractSpace, Record
 from thalweg.errors import ChainWarning, NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
@@ -32,8 +33,8 @@ from thalweg.sampling.warmup import warm_up
 CHAINS = 4
 #: States of each chain that are kept, evenly spread over the second half of its steps.
 KEPT = 128
-#: Steps of a chain: sweeps of Gibbs sampling, and throws along a gradient.
-SWEEPS, THROWS = 1000, 600
+#: Steps of a chain: sweeps of Gibbs sampling, throws along a gradient, and sweeps of one that was led where it starts.
+SWEEPS, THROWS, LED = 1000, 600, 256
 #: Of the tuning: chains and steps.
 TUNING_CHAINS, TUNING_STEPS = 16, 400
 #: How many of the nearest pictures chains start at.
@@ -99,8 +100,14 @@ class Walker:
         states = _begin(target, kernel, jnp.asarray(self.pool), key=pick)
         return warm_up(target, kernel, states, TUNING_STEPS, key=tune)[0]
 
-    def steps(self, given: int | None) -> int:
-        """The steps of a chain: as many as are given, or what is usual for its kernel."""
+    def leads(self, observed: Bool[np.ndarray, "n d"]) -> bool:
+        """Whether the energy itself says where the chains of these rows start."""
+        return isinstance(self.F, AbstractAnnealed) and not observed[:, _pixels(self.F.space)].any()
+
+    def steps(self, given: int | None, observed: Bool[np.ndarray, "n d"]) -> int:
+        """The steps of a chain: as many as are given, or what is usual for its kernel and its start."""
+        if given is None and self.leads(observed):
+            return LED
         if given is None:
             return THROWS if self.kernel.tunable() else SWEEPS
         if given < 2 * KEPT:
@@ -118,10 +125,10 @@ class Walker:
         """One chain for each line, which depends on the line, its place and the seed, and on no other line."""
         thin = steps // (2 * KEPT)
         plan = jnp.array([steps - thin * KEPT, thin], jnp.int32)
-        key, pool = jax.random.key(seed), jnp.asarray(self.pool)
+        key, pool, led = jax.random.key(seed), jnp.asarray(self.pool), self.leads(observed)
         return Walked(
             *in_batches(
-                lambda F, y, o, p: _walk(F, self.kernel, pool, y, o, p, plan, key),
+                lambda F, y, o, p: _walk(F, self.kernel, pool, y, o, p, plan, key, led),
                 self.F,
                 np.where(observed, values, 0).astype(np.float32),
                 observed,
@@ -146,7 +153,7 @@ def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> F
     Those of an energy of noisy rows are cleaned.
     """
     require_temperature(walker.F)
-    monitor, found = Monitor(walker, walker.steps(steps), ENDS_LIMIT), []
+    monitor, found = Monitor(walker, walker.steps(steps, rows.observed), ENDS_LIMIT), []
     for piece, first, last in _pieces(len(rows), max(n, CHAINS)):
         places = _places(np.arange(piece.start, piece.stop), first, last)
         walked = _of_rows(walker, rows[piece], places, seed, monitor)
@@ -163,7 +170,7 @@ def draws(walker: Walker, rows: Rows, n: int, seed: int, steps: int | None) -> F
 def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "rows states d"]:
     """States of the chains of each row, `CHAINS` times `KEPT` of them; what a row gets depends on its cells alone."""
     require_temperature(walker.F)
-    monitor, found = Monitor(walker, walker.steps(steps), MEANS_LIMIT), []
+    monitor, found = Monitor(walker, walker.steps(steps, rows.observed), MEANS_LIMIT), []
     own = [zlib.crc32(y[o].tobytes() + o.tobytes()) for y, o in zip(rows.values, rows.observed, strict=True)]
     for piece, first, last in _pieces(len(rows), CHAINS):
         places = _places(np.array(own[piece]), first, last)
@@ -197,11 +204,13 @@ class Monitor:
         self.kept = halves.shape[1]
         within = np.mean(np.var(halves, axis=1, ddof=1), axis=0) * ~observed
         between = self.kept * np.var(np.mean(halves, axis=1), axis=0, ddof=1) * ~observed
-        self.within += within.sum(axis=0)
-        self.between += between.sum(axis=0)
-        self.apart += int(
-            np.sum(np.nanmax(_r_hat(within, between, self.kept), axis=1, initial=0) > OWN_LIMIT)
-        )
+        # What was led to a place of its own is a draw, and does not move to the others'.
+        if not self.walker.leads(observed):
+            self.within += within.sum(axis=0)
+            self.between += between.sum(axis=0)
+            self.apart += int(
+                np.sum(np.nanmax(_r_hat(within, between, self.kept), axis=1, initial=0) > OWN_LIMIT)
+            )
         self.rows += n
         self.chains += len(walked.points)
         self.lost += int(np.sum(~np.isfinite(walked.energies[:, -1])))
@@ -294,6 +303,13 @@ def _mixed(pool: Float[Array, "m d"], key: PRNGKeyArray) -> Float[Array, "d"]:
     return pool[jax.random.randint(key, (d,), 0, m), jnp.arange(d)]
 
 
+def _pixels(space: AbstractSpace) -> Bool[np.ndarray, "d"]:
+    """Which coordinates are pixels."""
+    if isinstance(space, Record):
+        return np.array([column.pixel for column in space.columns])
+    return np.zeros(space.shape, bool).ravel()
+
+
 def _first(
     space: AbstractSpace,
     pool: Float[Array, "m d"],
@@ -304,11 +320,7 @@ def _first(
 ) -> Float[Array, "d"]:
     """Where the chain of this number starts: cells of the pool, or those of a row that is near in the known pixels."""
     mixed = _mixed(pool, key)
-    pixels = (
-        np.array([column.pixel for column in space.columns])
-        if isinstance(space, Record)
-        else np.zeros(1, bool)
-    )
+    pixels = _pixels(space)
     if not pixels.any():
         return mixed
     known = observed & pixels
@@ -320,14 +332,18 @@ def _first(
 
 
 @eqx.filter_jit
-def _walk(F, kernel, pool, y, observed, places, plan, key):
+def _walk(F, kernel, pool, y, observed, places, plan, key, led):
     """The states kept of one chain for each line, their energies, and the share of steps that flew apart."""
     burn, thin = plan[0], plan[1]
 
     def one(y, observed, place):
         own = jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
         begin, walk = jax.random.split(own)
-        begin = jnp.where(observed, y, _first(F.space, pool, y, observed, place[1], begin))
+        if led:
+            first = F.space.project(F.annealed(y, observed, key=begin))
+        else:
+            first = _first(F.space, pool, y, observed, place[1], begin)
+        begin = jnp.where(observed, y, first)
         target = Target(F, held=begin, observed=observed, folded=not kernel.tunable())
 
         def step(i, carry):
