@@ -1,18 +1,21 @@
 r"""A convolutional energy over images, and what lies beside them in a row.
 
-\[ F(y) = a^\top h(x) - \sum_c \log p(y_c \mid h(x)), \]
+\[ F(y) = a^\top h(x) / \sigma - \sum_c \log p(y_c \mid h(x)), \]
 
-h the features, s times the last layer of 3×3 convolutions with smooth units over the picture x, whose kernels have one
-norm (`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given h.
-Contrastive (C2): \(e^{-a^\top h}\) is fitted to pictures with Gaussian noise of a deviation `blur`, first by denoising
-score matching, which makes it right near the data, then by contrastive divergence with Langevin chains from a replay
-buffer, which finds what is low elsewhere; both have the same optimum, and the conditionals their own likelihood.
+h the features of the picture x, s times what 3×3 convolutions with smooth units say, whose kernels have one norm
+(`thalweg.nn.convolution`); the columns that are no pixels (a label) have closed-form conditionals given h. Contrastive
+(C2): \(e^{-a^\top h / \sigma}\) is fitted to pictures with Gaussian noise of a deviation \(\sigma\), of which the
+network is told: first by denoising score matching at all levels of noise, which makes it right near the data, then at
+the least, `blur`, also by contrastive divergence with Langevin chains from a replay buffer, which finds what is low
+elsewhere; both have the same optimum, and the conditionals their own likelihood. A chain that comes down the levels
+leads from noise to pictures.
 
 Chains take numbers: a count is its unit bin (`thalweg.models.relaxation`), and the energy at a count is that of the
 bin's middle. Noise is reflected at black and at white, as chains are. Short chains that are not corrected are not
 maximum likelihood: F is nearly what its own chains of training sample.
 
-Vincent (2011), *A connection between score matching and denoising autoencoders*; Du & Mordatch (2019), *Implicit
+Vincent (2011), *A connection between score matching and denoising autoencoders*; many levels of noise: Song & Ermon
+(2019), *Generative modeling by estimating gradients of the data distribution*; Du & Mordatch (2019), *Implicit
 generation and modeling with energy-based models*; Nijkamp, Hill, Zhu & Wu (2019), *Learning non-convergent
 non-persistent short-run MCMC toward energy-based model*; with labels: Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi &
 Swersky (2020), *Your classifier is secretly an energy based model and you should treat it like one*.
@@ -481,8 +484,8 @@ CONV_EBM = Recipe(
     title="Convolutional energy of images",
     code="C2",
     paper="Du & Mordatch (2019), Implicit generation and modeling with energy-based models",
-    formula="F(y) = a·h(x) − Σ log p(y_c | h(x))",
-    about="Smooth convolutions over a picture with noise; labels beside it are predicted from it.",
+    formula="F(y) = a·h(x)/σ − Σ log p(y_c | h(x))",
+    about="Smooth convolutions over a picture at every level of noise; labels beside it are predicted from it.",
     energy=ConvEnergy,
     settings=Settings,
     skeleton=skeleton,
