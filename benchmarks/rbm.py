@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import BernoulliRBM
 
 from machine import report, table
-from thalweg.energy import Binary
+from thalweg.energy import AbstractDensity, AbstractEnergy, Binary, Offset
 from thalweg.evaluate.annealing import log_partition
 from thalweg.learning.exact import ExactLikelihood
 from thalweg.learning.fit import fit
@@ -45,13 +45,43 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return bits[:1347], bits[1347:]
 
 
+class Mixture(AbstractDensity):
+    """A mixture of so many densities of independent bits."""
+
+    space: Binary = eqx.field(static=True)
+    log_weights: jax.Array
+    logits: jax.Array
+
+    def log_prob(self, y: jax.Array, x: object = None) -> jax.Array:
+        parts = jnp.sum(y * self.logits - jax.nn.softplus(self.logits), axis=1)
+        return jax.nn.logsumexp(self.log_weights + parts)
+
+    def sample(self, x: object = None, *, key: jax.Array) -> jax.Array:
+        part, bits = jax.random.split(key)
+        logits = self.logits[jax.random.categorical(part, self.log_weights)]
+        return jax.random.bernoulli(bits, jax.nn.sigmoid(logits)).astype(jnp.float32)
+
+
+def mixture(rows: np.ndarray, parts: int = 20, iterations: int = 100) -> Mixture:
+    """By expectation maximisation from random responsibilities; each part is smoothed by two bits, one of each kind."""
+    shares = np.random.default_rng(0).dirichlet(np.full(parts, 0.1), len(rows))
+    for _ in range(iterations):
+        counts = shares.sum(axis=0)
+        rates = (shares.T @ rows + 1) / (counts[:, None] + 2)
+        logits, log_weights = np.log(rates / (1 - rates)), np.log((counts + 1) / (counts + 1).sum())
+        logs = log_weights + rows @ logits.T + np.log(1 - rates).sum(axis=1)
+        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+    return Mixture(Binary((64,)), jnp.asarray(log_weights, jnp.float32), jnp.asarray(logits, jnp.float32))
+
+
 @eqx.filter_jit
 def nats(machine: RBM, rows: jax.Array) -> jax.Array:
     """The exact negative log likelihood of a row on average."""
     return jnp.mean(jax.vmap(machine)(rows)) + machine.log_partition()
 
 
-def objectives(space: Binary, base: jax.Array) -> dict[str, object]:
+def objectives(space: Binary, base: jax.Array, rows: np.ndarray) -> dict[str, object]:
     noise = Independent(space, base, jnp.zeros_like(base))
     return {
         "maximum likelihood, exact": ExactLikelihood(),
@@ -63,18 +93,28 @@ def objectives(space: Binary, base: jax.Array) -> dict[str, object]:
         "ratio matching": RatioMatching(),
         "minimum probability flow": MinimumProbabilityFlow(),
         "NCE, independent noise": NoiseContrastive(noise, 10),
+        "NCE, noise of 20 parts": NoiseContrastive(mixture(rows), 10),
     }
 
 
 def trained(
-    machine: RBM, objective: object, rows: np.ndarray, steps: int, rate: float, decay: float, seed: int
-) -> RBM:
+    machine: AbstractEnergy,
+    objective: object,
+    rows: np.ndarray,
+    steps: int,
+    rate: float,
+    decay: float,
+    seed: int,
+) -> AbstractEnergy:
     schedule = optax.cosine_decay_schedule(rate, steps)
     return fit(
         machine,
         rows,
         objective,
-        optimiser=optax.adamw(schedule, weight_decay=decay),
+        # A constant beside the machine (noise-contrastive estimation's) is no weight.
+        optimiser=optax.adamw(
+            schedule, weight_decay=decay, mask=lambda p: jax.tree.map(lambda a: a.ndim > 0, p)
+        ),
         steps=steps,
         batch=128,
         averaging=0.99,
@@ -86,14 +126,19 @@ def trained(
 def on_digits(seeds: int) -> str:
     train, test = digits()
     space = Binary((64,))
+    base = rbm(space, 16, key=jax.random.key(0), rows=train).base
     lines: list[list[object]] = []
-    for name, objective in objectives(space, rbm(space, 16, key=jax.random.key(0), rows=train).base).items():
+    for name, objective in objectives(space, base, train).items():
         line: list[object] = [name]
         for steps in STEPS:
             found, began = [], time.perf_counter()
             for seed in range(seeds):
                 start = rbm(space, 16, key=jax.random.key(seed), rows=train, scale=0.05)
-                machine = trained(start, objective, train, steps, 0.02, DECAY, seed)
+                energy: AbstractEnergy = start
+                if isinstance(objective, NoiseContrastive):
+                    energy = Offset(start, start.log_partition())
+                machine = trained(energy, objective, train, steps, 0.02, DECAY, seed)
+                machine = machine.energy if isinstance(machine, Offset) else machine
                 found.append([float(nats(machine, jnp.asarray(part))) for part in (train, test)])
             mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
             line += [mean[0], f"{mean[1]:.2f} ± {spread[1]:.2f}", (time.perf_counter() - began) / seeds]

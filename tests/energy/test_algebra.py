@@ -11,6 +11,7 @@ from thalweg.energy import (
     AbstractEnergy,
     AbstractSpace,
     Clamped,
+    Offset,
     Real,
     Scaled,
     Sum,
@@ -49,6 +50,14 @@ def values(energy):
 def test_addition_is_commutative_and_associative():
     np.testing.assert_allclose(values(F + G), values(G + F), rtol=1e-6)
     np.testing.assert_allclose(values((F + G) + H), values(F + (G + H)), rtol=1e-6)
+
+
+def test_an_offset_is_a_constant_that_is_trained_where_it_is_an_array():
+    np.testing.assert_allclose(values(Offset(F, 1.5)), values(F) + 1.5, rtol=1e-6)
+    gradient = eqx.filter_grad(lambda energy: energy(POINTS[0]))(Offset(F, jnp.array(2.0)))
+    assert float(gradient.constant) == 1.0
+    with pytest.raises(SettingsError, match="write f \\+ g"):
+        Offset(F, G)
 
 
 def test_sums_of_sums_are_one_sum():

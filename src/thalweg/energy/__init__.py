@@ -1,6 +1,6 @@
 """What an energy is: the types, the algebra, latents and the spaces that answers live in."""
 
-from thalweg.energy.algebra import Clamped, Given, Scaled, Sum, add
+from thalweg.energy.algebra import Clamped, Given, Offset, Scaled, Sum, add
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, FunctionEnergy, energy_of
 from thalweg.energy.capabilities import (
     AbstractColumnConditional,
@@ -51,6 +51,7 @@ __all__ = [
     "Joint",
     "MinElimination",
     "Minimised",
+    "Offset",
     "Quadrature",
     "Real",
     "Record",

@@ -64,6 +64,28 @@ class Scaled(AbstractEnergy):
         return self.beta * self.energy(y, x)
 
 
+class Offset(AbstractEnergy):
+    r"""\(F(y, x) + c\): the same density, with a constant that training may find.
+
+    An array is trained by `fit`: where a loss sees the constant, as noise-contrastive estimation does, it comes to be
+    the log Z of the energy, which is normalised with it. A Python number stays.
+    """
+
+    energy: AbstractEnergy
+    constant: float | Float[Array, ""]
+
+    def __check_init__(self):
+        if isinstance(self.constant, AbstractEnergy) or jnp.shape(self.constant) != ():
+            raise SettingsError("an energy is offset by one number; to add two energies write f + g")
+
+    @property
+    def space(self) -> AbstractSpace:
+        return self.energy.space
+
+    def __call__(self, y, x=None):
+        return self.energy(y, x) + self.constant
+
+
 class Given(AbstractEnergy):
     r"""\(F(\cdot, x)\): the energy of `y` alone at one input."""
 
