@@ -92,13 +92,19 @@ class RBM(AbstractGibbs, AbstractTempered, AbstractPartition, AbstractNeighbours
         return jnp.where(observed, y, new)
 
     def tempered(self, beta):
-        """The weights and hidden biases times beta; the visible biases and precisions on their way from the base."""
+        r"""Hidden units that feel \(c_j + W_j (m + \beta (u - m))\), m the means of the start; visible biases and
+        precisions on their way from the base.
+
+        Were the hidden biases \(\beta c\), half of the hidden units would be on at first, and all chains would end in
+        the few patterns that suit that. Montavon & Müller (2012), *Deep Boltzmann machines and the centering trick*.
+        """
         numeric = units_of(self.space).numeric
+        mean = self.start().mean()
         precision = (1 - beta) * self.start_precision + beta * self.precision
         return RBM(
             self.space,
             beta * self.weights,
-            beta * self.hidden,
+            self.hidden + (1 - beta) * (self.weights @ mean),
             (1 - beta) * self.base + beta * self.visible,
             jnp.where(numeric, jnp.log(precision), 0.0),
             self.base,

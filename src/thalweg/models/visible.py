@@ -147,6 +147,10 @@ class Independent(AbstractDensity):
     def sample(self, x=None, *, key):
         return drawn(self.space, self.field, self.precision, key=key)
 
+    def mean(self) -> Float[Array, "e"]:
+        r"""\(E[u] = \partial \log Z / \partial a\) of the units, as of every exponential family."""
+        return jax.grad(log_normaliser, argnums=1)(self.space, self.field, self.precision)
+
 
 def base_rates(space: AbstractSpace, values: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "e"]:
     """The fields at which independent units have the frequencies and means of these rows (a little smoothed)."""
