@@ -11,7 +11,7 @@ from thalweg.energy import Binary, Real, energy_of
 from thalweg.energy.reference import Reference
 from thalweg.energy.spaces import Categorical, Column, Record, Simplex
 from thalweg.errors import DataError, SettingsError
-from thalweg.evaluate.annealing import bennett, bracket, log_partition, mean_weight
+from thalweg.evaluate.annealing import bennett, bracket, drawn_by_weight, log_partition, mean_weight, spaced
 from thalweg.evaluate.likelihood import log_likelihood
 from thalweg.evaluate.partition import exact_log_partition, quadrature
 from thalweg.models.rbm import rbm
@@ -101,11 +101,19 @@ def test_too_few_temperatures_give_a_wide_bracket_and_not_a_wrong_one():
 
 
 @pytest.mark.slow
-def test_estimates_over_many_repetitions_are_as_far_off_as_they_say():
-    machine = rbm(Binary((12,)), 6, key=KEY, scale=1.0)
+@pytest.mark.parametrize(
+    ("machine", "chains", "temperatures"),
+    [
+        (rbm(Binary((12,)), 6, key=KEY, scale=1.0), 30, 60),
+        (rbm(Binary((30,)), 12, key=KEY, scale=1.5), 50, 200),
+        (rbm(Binary((40,)), 14, key=KEY, scale=2.5), 50, 1000),
+    ],
+    ids=["weak", "strong", "stronger"],
+)
+def test_estimates_over_many_repetitions_are_as_far_off_as_they_say(machine, chains, temperatures):
     truth = float(exact_log_partition(machine))
     found = [
-        log_partition(machine, key=jax.random.key(i), exact=False, chains=30, temperatures=60)
+        log_partition(machine, key=jax.random.key(i), exact=False, chains=chains, temperatures=temperatures)
         for i in range(40)
     ]
     z = np.array([(f.value - truth) / f.error for f in found])
@@ -123,6 +131,61 @@ def test_sides_that_contradict_each_other_widen_the_bracket_and_say_so():
     assert found.lower < found.value < found.upper
     assert "contradict" in str(found)
     assert "contradict" not in str(bracket(below, above, 10.0, 50))
+
+
+def test_levels_lie_close_where_the_work_of_the_pilot_deviates():
+    rng = np.random.default_rng(0)
+    even = np.linspace(0.0, 1.0, 1001)
+    deviation = np.where(even[1:] <= 0.5, 1.0, 3.0)
+    levels = spaced(even, deviation[:, None] * rng.standard_normal((1000, 4000)), 400)
+    assert levels[0] == 0.0
+    assert levels[-1] == 1.0
+    assert (np.diff(levels) > 0).all()
+    # Stretches have a tenth of the average one beside their own share.
+    assert np.isclose(np.mean(levels[1:] <= 0.5), (1 + 0.2) / (4 + 0.4), atol=0.01)
+    flat = spaced(even, np.zeros((1000, 10)), 400)
+    assert np.allclose(flat, np.linspace(0, 1, 401))
+
+
+def test_work_that_adds_up_counts_for_more_than_work_that_forgets():
+    """Of equal deviations at each level, those that are the same all along a stretch take more levels."""
+    rng = np.random.default_rng(0)
+    even = np.linspace(0.0, 1.0, 1001)
+    alone, together = rng.standard_normal((500, 4000)), np.repeat(rng.standard_normal((25, 4000)), 20, axis=0)
+    levels = spaced(even, np.concatenate([alone, together]), 400)
+    own, other = np.sqrt(20), 20.0
+    share = (own + 0.1 * (own + other) / 2) / (1.1 * (own + other))
+    assert np.isclose(np.mean(levels[1:] <= 0.5), share, atol=0.01)
+
+
+def test_chains_are_drawn_as_often_as_they_weigh():
+    logs = np.random.default_rng(0).standard_normal(50) - 300
+    expected = 50 * np.exp(logs) / np.exp(logs).sum()
+    counts = [np.bincount(drawn_by_weight(logs, u), minlength=50) for u in (np.arange(1000) + 0.5) / 1000]
+    assert (np.abs(np.array(counts) - expected) < 1).all()
+    assert np.allclose(np.mean(counts, axis=0), expected, atol=2e-3)
+
+
+def test_chains_that_began_at_one_point_count_as_one():
+    rng = np.random.default_rng(0)
+    logs, copies = rng.standard_normal(40), np.repeat(np.arange(40), 5)
+    assert np.allclose(mean_weight(np.repeat(logs, 5), copies), mean_weight(logs))
+
+
+def test_bennett_is_as_far_off_as_it_says_where_the_way_back_begins_at_ends():
+    """Ends in one of two modes that keep their part of the work both ways: 2,000 repetitions of the closed form."""
+    rng = np.random.default_rng(0)
+    z = []
+    for _ in range(2000):
+        mode, noise = rng.standard_normal(100), rng.standard_normal((2, 100))
+        # log w of mean weight 1, the work of the noise dissipated and that of the mode given back.
+        forwards = 0.7 * mode - 0.7**2 / 2 + 0.5 * noise[0] - 0.5**2 / 2
+        parents = drawn_by_weight(forwards, rng.random())
+        backwards = 0.7 * mode[parents] - 0.7**2 / 2 + 0.5 * noise[1] + 0.5**2 / 2
+        value, error = bennett(forwards, backwards, parents)
+        z.append(value / error)
+    assert abs(np.mean(z)) < 0.3
+    assert 0.85 < np.std(z) < 1.15
 
 
 def test_the_ratio_of_two_gaussians_by_bennett():

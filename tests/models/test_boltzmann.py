@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,6 +145,22 @@ def test_the_path_begins_at_independent_units_and_ends_at_the_machine(space):
     apart = jax.vmap(m.start())(points) - jax.vmap(m.tempered(0.0))(points)
     assert np.ptp(apart) < 1e-3
     assert np.isclose(apart[0], m.tempered(0.0).log_partition(), atol=1e-3)
+
+
+def test_independent_units_know_their_moments():
+    base = machine(ROW).start()
+    draws = jax.vmap(lambda k: seen(ROW, base.sample(key=k)))(jax.random.split(KEY, 40_000))
+    mean, variance = base.moments()
+    assert np.allclose(mean, np.mean(draws, axis=0), atol=0.03)
+    assert np.allclose(variance, np.var(draws, axis=0), atol=0.03)
+
+
+def test_hidden_units_begin_as_often_on_as_the_start_would_have_them():
+    m = rbm(Binary((200,)), 20, key=KEY, scale=0.3, rows=np.random.default_rng(0).random((50, 200)) < 0.1)
+    m = eqx.tree_at(lambda m: m.hidden, m, jnp.linspace(-3.0, 1.0, 20))
+    draws = jax.vmap(lambda k: m.start().sample(key=k))(jax.random.split(KEY, 10_000))
+    on = jax.nn.sigmoid(m.hidden[None] + draws @ m.weights.T).mean(axis=0)
+    assert np.allclose(jax.nn.sigmoid(m.tempered(0.0).hidden), on, atol=0.01)
 
 
 def test_independent_units_have_the_rates_of_the_rows():

@@ -12,6 +12,7 @@ approximations to the likelihood gradient*; numbers and categories: Welling, Ros
 family harmoniums*.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -92,13 +93,21 @@ class RBM(AbstractGibbs, AbstractTempered, AbstractPartition, AbstractNeighbours
         return jnp.where(observed, y, new)
 
     def tempered(self, beta):
-        """The weights and hidden biases times beta; the visible biases and precisions on their way from the base."""
+        r"""The weights times beta; biases and precisions on their way from those of independent units.
+
+        Hidden units begin about as often on as the visible ones of the start would have them,
+        \(E[\sigma(a)] \approx \sigma(m / \sqrt{1 + \pi s^2 / 8})\) where \(a = c + Wu\) has mean m and deviation s
+        (MacKay 1992, *The evidence framework applied to classification networks*). With half of them on, as without
+        biases, large machines are drawn to few patterns on the way, where chains stay.
+        """
         numeric = units_of(self.space).numeric
+        mean, variance = self.start().moments()
+        begin = (self.hidden + self.weights @ mean) / jnp.sqrt(1 + math.pi / 8 * (self.weights**2 @ variance))
         precision = (1 - beta) * self.start_precision + beta * self.precision
         return RBM(
             self.space,
             beta * self.weights,
-            beta * self.hidden,
+            (1 - beta) * begin + beta * self.hidden,
             (1 - beta) * self.base + beta * self.visible,
             jnp.where(numeric, jnp.log(precision), 0.0),
             self.base,

@@ -106,6 +106,8 @@ def log_normaliser(space: AbstractSpace, field: Float[Array, "e"], precision: Fl
     total = jnp.where(k.values == 2, jax.nn.softplus(own), 0.0)
     real = k.values == 0
     if real.any():
+        # A precision of 0, of what is no number, would make the derivative of the others no number.
+        q = jnp.where(real, q, 1.0)
         gaussian = own**2 / (2 * q) + 0.5 * (math.log(2 * math.pi) - jnp.log(q)) + np.log(k.spread)
         total = jnp.where(real, gaussian, total)
     logits = _of_values(space, field, precision)
@@ -146,6 +148,16 @@ class Independent(AbstractDensity):
 
     def sample(self, x=None, *, key):
         return drawn(self.space, self.field, self.precision, key=key)
+
+    def moments(self) -> tuple[Float[Array, "e"], Float[Array, "e"]]:
+        r"""The means of the units, \(\partial \log Z / \partial a\), and their variances."""
+
+        def means(field: Float[Array, "e"]) -> Float[Array, "e"]:
+            return jax.grad(log_normaliser, argnums=1)(self.space, field, self.precision)
+
+        mean, variance = jax.jvp(means, (self.field,), (jnp.ones_like(self.field),))
+        # The indicators of a coordinate do not change where all of their fields do.
+        return mean, jnp.where(units_of(self.space).value < 0, variance, mean * (1 - mean))
 
 
 def base_rates(space: AbstractSpace, values: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "e"]:
