@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -33,7 +30,7 @@ from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import agreed, first, mesh_of, together
 from thalweg.learning.run import Fit, Run
 from thalweg.locks import alone_in
-from thalweg.model import Calibration, Model, load_rows
+from thalweg.model import Calibration, Model, load_rows, origin
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
@@ -249,7 +246,6 @@ def _card(
     began: float,
     parts: tuple[Rows, ...],
 ) -> dict[str, Any]:
-    packages = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "data": dataset.name,
         "rows": len(dataset),
@@ -267,12 +263,8 @@ def _card(
         "seconds": round(time.monotonic() - began, 2),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         // (1024 if sys.platform != "darwin" else 1 << 20),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": sum(
-            leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))
-        ),
+        **origin(result.energy),
     }
 
 
