@@ -15,7 +15,7 @@ import thalweg
 from mixed import mixed_table, write_mixed
 from thalweg.cli.main import main
 from thalweg.energy.spaces import Real
-from thalweg.errors import DataWarning, NotAnswered
+from thalweg.errors import DataWarning, NotAnswered, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,18 @@ def test_fit_leaves_a_model_and_a_report(fitted):
         "report.html",
         "metrics.jsonl",
     } == {path.name for path in out.iterdir()}
+
+
+def test_a_checkpoint_of_an_earlier_stage_is_a_run_to_go_on_with(tmp_path):
+    """Until the model is written, and then there is none left."""
+    out = tmp_path / "model"
+    out.mkdir()
+    for name in ("early-checkpoint.safetensors", "checkpoint.safetensors"):
+        (out / name).write_bytes(b"")
+    with pytest.raises(OutputError, match="holds an unfinished run"):
+        thalweg.fit("wine", "pca", out=out, progress=False)
+    thalweg.fit("wine", "pca", out=out, resume=True, progress=False)
+    assert not list(out.glob("*checkpoint*"))
 
 
 def test_energy_and_score_agree_with_python(fitted, capsys):

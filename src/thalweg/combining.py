@@ -1,15 +1,10 @@
 """`combine`: the weighted sum of fitted energies, as a model that answers."""
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from thalweg.data.rows import Rows
@@ -17,7 +12,7 @@ from thalweg.data.schema import Schema
 from thalweg.energy.algebra import Scaled, Sum
 from thalweg.energy.base import AbstractEnergy
 from thalweg.errors import SettingsError
-from thalweg.model import Calibration, Model, load_rows
+from thalweg.model import Calibration, Model, load_rows, origin
 from thalweg.models.combined import (
     COMBINED,
     MOST_PARTS,
@@ -131,8 +126,6 @@ def _card(
     first = members[0]
     assert isinstance(first, Model)
     names = [str(m.card.get("data", "data")) if isinstance(m, Model) else "an own energy" for m in members]
-    arrays = jax.tree.leaves([eqx.filter(energy, eqx.is_inexact_array) for energy in energies])
-    packages = ("thalweg", "jax", "equinox", "numpy")
     return {
         "data": " + ".join(dict.fromkeys(names)),
         "rows": first.card.get("rows"),
@@ -147,9 +140,7 @@ def _card(
         if data is None
         else "rows given for it",
         "members": "; ".join(_described(m) for m in members),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": sum(leaf.size for leaf in arrays),
+        **origin(energies),
     }
 
 

@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -28,12 +25,12 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
 from thalweg.files import tidy
-from thalweg.learning.checkpoint import CHECKPOINT, METRICS
+from thalweg.learning.checkpoint import checkpoints
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import agreed, first, mesh_of, together
 from thalweg.learning.run import Fit, Run
 from thalweg.locks import alone_in
-from thalweg.model import Calibration, Model, load_rows
+from thalweg.model import Calibration, Model, load_rows, origin
 from thalweg.models import DEFAULT, recipe_named
 from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
@@ -89,7 +86,7 @@ def fit(
         if finished:
             energy = None if recipe is None or isinstance(recipe, str) else recipe
             return load_model(str(out), energy=energy)
-        if directory is not None and resume and not (directory / CHECKPOINT).exists():
+        if directory is not None and resume and not checkpoints(directory):
             log(f"{directory} holds no checkpoint yet: starting at the beginning")
         make_room()
         began = time.monotonic()
@@ -127,7 +124,8 @@ def fit(
         if directory is not None:
             model.save(directory, force=True)
             model.report(directory / REPORT, dataset, force=True)
-            (directory / CHECKPOINT).unlink(missing_ok=True)
+            for path in checkpoints(directory):
+                path.unlink()
         return model
 
 
@@ -168,17 +166,16 @@ def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[No
         yield
         return
     with alone_in(directory):
-        if (directory / CHECKPOINT).exists() and not (resume or force):
+        if checkpoints(directory) and not (resume or force):
             raise OutputError(
                 f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
             )
         check_destination(directory, force=force or resume)
-        for name in (CHECKPOINT, METRICS, REPORT):
-            tidy(directory / name)
+        tidy(directory / REPORT)
         try:
             yield
         except KeyboardInterrupt as stop:
-            if isinstance(stop, Interrupted) or not (directory / CHECKPOINT).exists():
+            if isinstance(stop, Interrupted) or not checkpoints(directory):
                 raise
             raise Interrupted(
                 f"stopped before or after the training; continue with --resume (directory {directory})"
@@ -187,10 +184,7 @@ def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[No
 
 def _finished(directory: Path) -> bool:
     """Whether there is nothing left to resume: a model and its report, and no run that would replace them."""
-    return (
-        all((directory / name).exists() for name in (MODEL_FILE, REPORT))
-        and not (directory / CHECKPOINT).exists()
-    )
+    return all((directory / name).exists() for name in (MODEL_FILE, REPORT)) and not checkpoints(directory)
 
 
 def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows, Rows, Rows]:
@@ -252,7 +246,6 @@ def _card(
     began: float,
     parts: tuple[Rows, ...],
 ) -> dict[str, Any]:
-    packages = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "data": dataset.name,
         "rows": len(dataset),
@@ -270,12 +263,8 @@ def _card(
         "seconds": round(time.monotonic() - began, 2),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         // (1024 if sys.platform != "darwin" else 1 << 20),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": sum(
-            leaf.size for leaf in jax.tree.leaves(eqx.filter(result.energy, eqx.is_inexact_array))
-        ),
+        **origin(result.energy),
     }
 
 

@@ -1,11 +1,16 @@
 """`Model`: a fitted energy with its schema and calibration, and one method a question."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 
 from thalweg import data
@@ -256,3 +261,14 @@ class Model:
 
 def load_rows(rows: Any) -> Dataset:
     return rows if isinstance(rows, Dataset) else data.load(rows)
+
+
+def origin(energies: Any) -> dict[str, Any]:
+    """What every card says of how a model came to be: versions, time, and how many parameters the energies have."""
+    packages = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
+    arrays = jax.tree.leaves(eqx.filter(energies, eqx.is_inexact_array))
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": sum(leaf.size for leaf in arrays),
+    }

@@ -20,6 +20,7 @@ from minimise_cases import (
 )
 
 from thalweg.energy import Binary, Categorical, Column, Real, Record, energy_of
+from thalweg.energy.spaces import Simplex
 from thalweg.errors import NotConverged, SettingsError
 from thalweg.inference import BFGS, Alternating, Coordinate, Enumerate, Gradient, Implicit, Status, minimise
 
@@ -297,6 +298,21 @@ UNBOUNDED = Record((Column("a", "real"), Column("b", "categorical", 2)))
 def test_bad_input_is_named(call, message):
     with pytest.raises(SettingsError, match=message):
         call()
+
+
+SHARES = jnp.array([0.5, 0.3, 0.2])
+
+
+def test_a_simplex_is_refused_and_its_remedy_finds_the_minimum():
+    def cross_entropy(y):
+        return -SHARES @ jnp.log(y)
+
+    with pytest.raises(SettingsError, match="minimise over unbounded scores") as refused:
+        minimise(energy_of(cross_entropy, Simplex(3)), jnp.full(3, 1 / 3), solver=Gradient())
+    assert "energy_of(lambda u: F(jax.nn.softmax(u)), Real((3,)))" in str(refused.value)
+    scores = energy_of(lambda u: cross_entropy(jax.nn.softmax(u)), Real((3,)))
+    found = minimise(scores, jnp.zeros(3), solver=LBFGS)
+    np.testing.assert_allclose(jax.nn.softmax(found.value), SHARES, atol=1e-4)
 
 
 def mixed():

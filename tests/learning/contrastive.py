@@ -1,5 +1,7 @@
 """Small contrastive problems with exact answers: what a run that the guard watches has come to."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ from sklearn.datasets import load_digits
 from thalweg.data.toys import TwoMoons
 from thalweg.energy import Binary, Real, energy_of
 from thalweg.evaluate.partition import exact_log_partition
+from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.models.ising import Ising
 from thalweg.models.rbm import rbm
+from thalweg.sampling import AbstractKernel
 
 DIGITS = (load_digits().data > 8).astype(np.float32)
 MOONS = TwoMoons()
@@ -71,3 +75,8 @@ def kl_of_lattice(energy, p: np.ndarray) -> float:
 
 def finite(energy) -> bool:
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(energy, eqx.is_array)))
+
+
+def persistent(kernel: AbstractKernel, steps: int = 1, **settings: Any) -> ContrastiveDivergence:
+    """Contrastive divergence by chains that go on where they ended."""
+    return ContrastiveDivergence(kernel, steps, "persistent", **settings)

@@ -14,13 +14,12 @@ import numpy as np
 import optax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from learning.contrastive import BOX, moons, network
+from learning.contrastive import BOX, moons, network, persistent
 from learning.densities import Network, curve
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.parallel import first, join, mesh_of
 from thalweg.learning.run import Run
-from thalweg.learning.samples import persistent
 from thalweg.sampling import ULA
 
 

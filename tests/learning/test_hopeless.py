@@ -16,6 +16,7 @@ from learning.contrastive import (
     moons,
     nats,
     network,
+    persistent,
 )
 from thalweg.energy import Binary
 from thalweg.energy.reference import Reference
@@ -23,7 +24,7 @@ from thalweg.errors import Diverged
 from thalweg.learning.fit import fit
 from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.run import Run
-from thalweg.learning.samples import ContrastiveDivergence, persistent
+from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.models.ising import ising
 from thalweg.sampling import MALA, ULA, Gibbs
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -13,6 +14,7 @@ import pytest
 
 from learning.densities import Centre, Normal
 from thalweg.errors import Interrupted, ModelDirectoryError
+from thalweg.learning.checkpoint import checkpoints
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective, EnergyLoss
 from thalweg.learning.run import Run
@@ -65,6 +67,21 @@ def test_interrupted_after_any_dispatch_it_resumes_exactly(tmp_path, monkeypatch
         lines = (directory / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == again.history
         assert log == []
+
+
+def test_each_stage_of_a_run_has_a_checkpoint_of_its_own(tmp_path, monkeypatch):
+    first, last = Run(tmp_path, stage="first"), Run(tmp_path)
+    done = small(first, key=1)
+    interrupt(monkeypatch, last, dispatch=2)
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        "first-checkpoint.safetensors",
+        "checkpoint.safetensors",
+    ]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) < len(done.history), "the curve is that of the stage that runs"
+    assert eqx.tree_equal(small(replace(last, resume=True)).energy, small(Run()).energy)
+    monkeypatch.setattr("thalweg.learning.fit._Training._mark", None)
+    assert eqx.tree_equal(small(replace(first, resume=True), key=1).energy, done.energy)
 
 
 @pytest.fixture(scope="module")

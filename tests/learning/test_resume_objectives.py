@@ -9,7 +9,7 @@ import optax
 import pytest
 from safetensors.numpy import load
 
-from learning.contrastive import BOX, lattice, moons, network
+from learning.contrastive import BOX, lattice, moons, network, persistent
 from learning.densities import Normal
 from thalweg.energy import Binary
 from thalweg.energy.reference import Reference
@@ -20,7 +20,7 @@ from thalweg.learning.fit import fit
 from thalweg.learning.neighbours import MinimumProbabilityFlow, PseudoLikelihood, RatioMatching
 from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.run import Run
-from thalweg.learning.samples import ContrastiveDivergence, persistent
+from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.scores import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
 from thalweg.learning.trainer import Trainer
 from thalweg.models.ising import ising

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +15,13 @@ from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
 from thalweg.data.schema import Schema
 from thalweg.energy.spaces import Column, Record
-from thalweg.errors import SettingsError
+from thalweg.errors import Interrupted, SettingsError
+from thalweg.learning import fit as training
+from thalweg.learning.checkpoint import checkpoints
+from thalweg.learning.run import Run
 from thalweg.models.canvas import canvas_of, widest
-from thalweg.models.conv_ebm import ConvEnergy, Settings, _picture, build
+from thalweg.models.conv_ebm import CONV_EBM, ConvEnergy, Settings, _picture, build
+from thalweg.models.recipe import Problem
 from thalweg.models.relaxation import bins, relaxed
 from thalweg.nn.convolution import GAIN
 from thalweg.nn.initial import drawn
@@ -231,6 +236,46 @@ def test_a_label_that_is_known_leads_to_pictures_of_its_own():
         found = np.stack([drawn[name].to_numpy() for name in columns], axis=1).reshape(-1, 4, 4)
         apart = [np.sum((found - mark) ** 2, axis=(1, 2)) for mark in (own, marks.sum(axis=0) - own)]
         assert np.mean(apart[0] < apart[1]) >= 0.9
+
+
+SHORT = Settings(channels=2, layers=2, matching=7, steps=6, chain=2, buffer=80)
+
+
+def trained(monkeypatch, run: Run, stop: int | None = None):
+    """The fit of small pictures, and the steps of both phases that it took; Ctrl-C as dispatch number `stop` ends."""
+    dataset = load(pictures(shape=(8, 8)))
+    schema = Schema.infer(dataset)
+    rows = schema.encode(dataset.table)
+    taken, original = [], training.next_pace
+
+    def pace(*arguments):
+        if len(taken) + 1 == stop:
+            raise KeyboardInterrupt
+        taken.append(arguments[1])
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "next_pace", pace)
+        problem = Problem(schema.space, rows, rows[:0], SHORT, jax.random.key(0), run)
+        return CONV_EBM.train(problem), sum(taken)
+
+
+@pytest.mark.slow
+def test_stopped_in_both_phases_it_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    whole, steps = trained(monkeypatch, Run())
+    assert steps == SHORT.matching + SHORT.steps
+    stopped = pytest.raises(Interrupted, match=rf"stopped at step .*--resume \(directory {tmp_path}\)")
+    # Each step is measured, and so a dispatch of its own.
+    with stopped:
+        trained(monkeypatch, Run(tmp_path), 3)
+    assert [path.stem for path in checkpoints(tmp_path)] == ["matching-checkpoint"]
+    with stopped:
+        trained(monkeypatch, Run(tmp_path, resume=True), SHORT.matching - 2 + 4)
+    assert [path.stem for path in checkpoints(tmp_path)] == ["matching-checkpoint", "checkpoint"]
+    again, left = trained(monkeypatch, Run(tmp_path, resume=True))
+    assert left == SHORT.steps - 3
+    assert eqx.tree_equal(again.energy, whole.energy)
+    assert [r["loss"] for r in again.history] == [r["loss"] for r in whole.history]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ FIGURES = {
     "learning": lambda: figures.learning_curves(HISTORY, "nats"),
     "energies": lambda: figures.energy_histogram(ENERGIES, "nats"),
     "calibration": lambda: figures.calibration_curve({"train": RNG.uniform(size=50)}, 99),
+    "traces": lambda: figures.energy_traces(np.arange(1, 51), RNG.normal(size=(4, 50)), 25, (-1.0, 1.0)),
     "marginal": lambda: figures.marginal(NUMBER, RNG.normal(size=50), RNG.normal(size=60)),
     "scatter": lambda: figures.scatter(("a", "b"), RNG.normal(size=(9, 2)), RNG.normal(size=(8, 2))),
     "guesses": lambda: figures.guesses(RNG.normal(size=30), RNG.normal(size=30)),
@@ -67,6 +68,18 @@ def test_the_calibration_curve_is_the_share_of_small_p_values():
     curve = axes.lines[-1]
     for rate, share in zip(curve.get_xdata(), curve.get_ydata(), strict=True):
         assert share == np.mean(values <= rate)
+
+
+def test_each_chain_has_a_trace_with_gaps_where_it_flew_away():
+    steps, energies = np.arange(2, 42, 2), RNG.normal(size=(4, 20))
+    energies[2, 7] = np.inf
+    [axes] = figures.energy_traces(steps, energies, 20, None).axes
+    *traces, forgotten = axes.lines
+    assert len(traces) == 4
+    for trace, energy in zip(traces, energies, strict=True):
+        np.testing.assert_array_equal(trace.get_xdata(), steps)
+        np.testing.assert_array_equal(trace.get_ydata(), np.where(np.isfinite(energy), energy, np.nan))
+    assert forgotten.get_xdata() == [20, 20]
 
 
 @pytest.mark.parametrize("name", FIGURES)

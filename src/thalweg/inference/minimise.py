@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.finite import named
-from thalweg.energy.spaces import AbstractSpace
+from thalweg.energy.spaces import AbstractSpace, Simplex
 from thalweg.errors import SettingsError
 from thalweg.inference.adjoint import AbstractAdjoint, Implicit
 from thalweg.inference.problem import Problem
@@ -32,7 +32,7 @@ def minimise(
 
     Unbatched: batch it with `jax.vmap`. Differentiable in the arrays of the energy, in `x` and in the
     observed values, by the `adjoint`. Compiled once for each energy structure and solver.
-    Raises `SettingsError` for a start that is not a point of the space and a solver that does not suit it,
+    Raises `SettingsError` for a start that is not a point of the space, a solver that does not suit it and a `Simplex`,
     and `NotConverged` for a bad status unless `throw` is False (inside jit and vmap: Equinox's runtime
     error).
     """
@@ -74,6 +74,11 @@ def _checked(energy: AbstractEnergy, start: Array, observed: Array | None) -> tu
     if not isinstance(energy, AbstractEnergy):
         raise SettingsError(f"not an energy but {type(energy).__name__}: wrap a function with `energy_of`")
     space = energy.space
+    if isinstance(space, Simplex):
+        raise SettingsError(
+            "the shares of a simplex bound one another, and no solver holds their sum: minimise over unbounded "
+            f"scores, energy_of(lambda u: F(jax.nn.softmax(u)), Real(({space.size},)))"
+        )
     if jnp.shape(start) != space.shape:
         raise SettingsError(f"the start has shape {jnp.shape(start)}; the space needs {space.shape}")
     start = jnp.asarray(start, jnp.result_type(float))

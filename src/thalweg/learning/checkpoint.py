@@ -16,7 +16,7 @@ from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as write_tensors
 
 from thalweg.errors import ModelDirectoryError, OutputError
-from thalweg.files import atomic_file, naming
+from thalweg.files import atomic_file, naming, tidy
 from thalweg.learning.parallel import alone, bytes_of_first
 from thalweg.learning.run import Run
 from thalweg.learning.trainer import Trainer
@@ -32,6 +32,11 @@ SHARE = 0.05
 P = TypeVar("P", bound=tuple)
 
 
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints of a run that has not ended, those of earlier stages first."""
+    return sorted(directory.glob(f"*{CHECKPOINT}"), key=lambda path: path.name == CHECKPOINT)
+
+
 class Checkpoint:
     """`checkpoint.safetensors` and `metrics.jsonl` of one run directory; without a directory, nothing.
 
@@ -40,6 +45,7 @@ class Checkpoint:
 
     def __init__(self, run: Run, trainer: Trainer, steps: int, every: int):
         self.directory = None if run.directory is None else Path(run.directory)
+        self.name = f"{run.stage}-{CHECKPOINT}" if run.stage else CHECKPOINT
         self.interval, self.log = run.checkpoint_every, run.log
         self.due = time.monotonic() + self.interval
         used = (
@@ -52,7 +58,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         assert self.directory is not None
-        return self.directory / CHECKPOINT
+        return self.directory / self.name
 
     @property
     def metrics(self) -> Path:
@@ -69,6 +75,8 @@ class Checkpoint:
         position = fresh if data is None else self._read(data, fresh)
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
+            tidy(self.path)
+            tidy(self.metrics)
             self._write_metrics(position[-1], anew=True)
         return position
 

@@ -16,7 +16,8 @@ class Run:
 
     `directory` receives `metrics.jsonl` and, about every `checkpoint_every` seconds, the checkpoint (None:
     nothing is written); `resume` continues from that checkpoint; `progress` draws a bar on a terminal; `log`
-    receives one line for each event worth a line.
+    receives one line for each event worth a line. A training of several fits names all but the last: each `stage` has
+    a checkpoint of its own, and one that is done is not done again.
     """
 
     directory: Path | None = None
@@ -25,6 +26,7 @@ class Run:
     mesh: Mesh | None = None
     log: Callable[[str], None] = lambda line: None
     checkpoint_every: float = 5.0
+    stage: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ r"""Objectives whose negatives are the energy's own samples: contrastive diverge
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -271,8 +271,3 @@ def _share(flags: Bool[Array, "n"]) -> Scalar:
 
 def _size(points: Float[Array, "n d"]) -> Scalar:
     return jnp.sqrt(jnp.mean(points**2))
-
-
-def persistent(kernel: AbstractKernel, steps: int = 1, **settings: Any) -> ContrastiveDivergence:
-    """Persistent contrastive divergence: chains that go on where they ended."""
-    return ContrastiveDivergence(kernel, steps, "persistent", **settings)

@@ -427,10 +427,7 @@ def train(problem: Problem) -> Fit:
 
 
 def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
-    """The energy before there are chains: fitted by denoising score matching to the rows without a hole.
-
-    A run that is resumed comes here again, and to the same energy.
-    """
+    """The energy before there are chains: fitted by denoising score matching to the rows without a hole."""
     settings, space, rows = problem.settings, problem.space, problem.rows
     init_key, fit_key = jax.random.split(key)
     start = build(space, settings, drawn(init_key))
@@ -445,7 +442,7 @@ def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
         batch=settings.batch,
         averaging=0.99,
         key=fit_key,
-        run=replace(problem.run, directory=None, resume=False),
+        run=replace(problem.run, stage="matching"),
     ).energy
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from thalweg import __version__
 from thalweg.errors import ModelDirectoryError, OutputError
 from thalweg.files import atomic_directory, tidy
-from thalweg.learning.checkpoint import CHECKPOINT
+from thalweg.learning.checkpoint import checkpoints
 from thalweg.locks import in_turn
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
 from thalweg.persist.migrations import oldest
@@ -155,7 +155,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _what_is_there(directory: Path) -> str:
-    if (directory / CHECKPOINT).exists():
+    if checkpoints(directory):
         return "the directory holds an unfinished run; continue it with `thalweg fit … --resume`"
     if any((directory / name).exists() for name in CONTENTS):
         return "the model directory is not whole; copy it again, with all its files"

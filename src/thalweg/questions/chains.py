@@ -26,6 +26,8 @@ from thalweg.energy.spaces import AbstractSpace, Record
 from thalweg.errors import ChainWarning, NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.sampling import AbstractKernel, State, Target, default_kernel
+from thalweg.sampling import sample as sample_chains
+from thalweg.sampling.chains import Chains
 from thalweg.sampling.walk import start_all
 from thalweg.sampling.warmup import warm_up
 
@@ -178,6 +180,45 @@ def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "
         found.append(walked.points.reshape(-1, CHAINS * KEPT, rows.values.shape[1]))
     monitor.warn()
     return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How the chains of free draws go: `chains` from where they start, `settled` their second half, which answers are
+    from, the number of `steps`, and `complaints` about draws that are ends of such chains."""
+
+    chains: Chains
+    settled: Chains
+    steps: int
+    complaints: list[str]
+
+
+def mixing(walker: Walker, seed: int = 0) -> Mixing:
+    """`CHAINS` chains as those of `draws` with no cell known, and what there is to know about how they mix."""
+    require_temperature(walker.F)
+    kernel, steps = walker.kernel, walker.steps(None)
+    start, key = jax.random.split(jax.random.key(seed))
+    pool = jnp.asarray(walker.pool)
+    with warnings.catch_warnings():
+        # What there is to complain about is handed back.
+        warnings.simplefilter("ignore", ChainWarning)
+        chains = sample_chains(
+            walker.F,
+            key=key,
+            kernel=kernel,
+            chains=CHAINS,
+            steps=steps,
+            warmup=0,
+            thin=steps // (2 * KEPT),
+            start=jax.vmap(lambda k: _mixed(pool, k))(jax.random.split(start, CHAINS)),
+            folded=not kernel.tunable(),
+            progress=False,
+        )
+    settled = chains.after(chains.energies.shape[1] - KEPT)
+    flown = chains.divergences.sum(axis=1) / (chains.divergences.shape[1] * chains.thin)
+    monitor = Monitor(walker, steps, ENDS_LIMIT)
+    monitor.watch(Walked(settled.draws, settled.energies, flown), np.zeros((1, *walker.F.space.shape), bool))
+    return Mixing(chains, settled, steps, monitor.complaints())
 
 
 def cleaned(F: AbstractBlurred, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

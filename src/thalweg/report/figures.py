@@ -1,10 +1,11 @@
 """The figures: one function each, values in, a matplotlib `Figure` out."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AsinhLocator, LogLocator
@@ -116,6 +117,25 @@ def calibration_curve(p_values: Mapping[str, Sequence[float]], calibrated: int) 
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(10, subs=(1, 3)))
         plain_ticks(axis, percent=True)
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+@drawing
+def energy_traces(
+    steps: Int[np.ndarray, "draws"],
+    energies: Float[np.ndarray, "chains draws"],
+    forgotten: int,
+    usual: tuple[float, float] | None,
+) -> Figure:
+    """The energy of each chain against its steps; the first are `forgotten`, and the band is `usual` of rows."""
+    figure, [axes] = panels()
+    if usual is not None:
+        axes.axhspan(*usual, color=MUTED, alpha=0.18, linewidth=0, label="90 % of held-out rows")
+    for energy, colour in zip(energies, cycle((FIRST, SECOND, THIRD, INK))):
+        axes.plot(steps, np.where(np.isfinite(energy), energy, np.nan), color=colour, linewidth=1, alpha=0.8)
+    axes.axvline(forgotten, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="answers are from here on")
+    axes.set(xlabel="step", ylabel="energy F", xlim=(0, steps[-1]))
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 

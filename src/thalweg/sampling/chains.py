@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
 from typing import Any
@@ -74,6 +74,13 @@ class Chains:
     def ess_per_second(self) -> float:
         """The least bulk effective sample size of a coordinate, by the seconds that the draws took."""
         return _least(self.bulk_ess) / self.seconds
+
+    def after(self, first: int) -> "Chains":
+        """The chains without their `first` draws."""
+        by_draw = ("draws", "energies", "acceptance", "divergences", "work")
+        left = 1 - first / self.energies.shape[1]
+        kept = {name: getattr(self, name)[:, first:] for name in by_draw}
+        return replace(self, **kept, seconds=left * self.seconds)
 
     def complaints(self) -> list[str]:
         """What is wrong with these chains and what would help, a line each; empty where all is well."""
