@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from stub import StubModel, wine_table
 from test_page import Checked
 
 from thalweg.data.rows import Rows
-from thalweg.energy.capabilities import AbstractZeroTemperature
+from thalweg.energy.capabilities import AbstractAnnealed, AbstractZeroTemperature
 from thalweg.energy.spaces import AbstractSpace, Column, Real, Record
 from thalweg.errors import NotAnswered
 from thalweg.models.ising import Ising
@@ -54,6 +55,29 @@ def test_chains_that_stay_where_they_are_are_said_to_with_the_remedy():
     assert "do not agree yet" in text
     assert "--steps 4000" in text
     assert "bit " in text
+
+
+class Led(Ising, AbstractAnnealed):
+    """Pairs of bits that never part, and exact draws of them to start at."""
+
+    def annealed(self, y, observed, *, key):
+        first = jax.random.bernoulli(key, 0.5, (PAIRS,)).astype(jnp.float32)
+        return jnp.where(observed, y, jnp.repeat(first, 2))
+
+
+def test_chains_that_are_led_start_there_and_are_not_compared():
+    model = pairs_of_bits(20.0)
+    F = Led(**vars(model.F))
+    model.F, model._walker = F, chains.Walker(F, model._walker.rows)
+    found = chains.mixing(model._walker)
+    assert (found.led, found.complaints, found.steps) == (True, [], chains.LED)
+    assert "was led to a place of its own" in mixing.chains(model).title
+    nothing = Rows(
+        np.zeros((1, 2 * PAIRS), np.float32), np.zeros((1, 2 * PAIRS), bool), np.zeros(1, np.int64)
+    )
+    drawn = chains.draws(model._walker, nothing, 400, 0, None)
+    np.testing.assert_array_equal(drawn[:, ::2], drawn[:, 1::2])
+    np.testing.assert_allclose(drawn.mean(axis=0), 0.5, atol=5 * 0.5 / 20)
 
 
 def test_the_facts_are_those_of_the_second_half():

@@ -185,20 +185,22 @@ def states(walker: Walker, rows: Rows, steps: int | None) -> Float[np.ndarray, "
 @dataclass(frozen=True)
 class Mixing:
     """How the chains of free draws go: `chains` from where they start, `settled` their second half, which answers are
-    from, the number of `steps`, and `complaints` about draws that are ends of such chains."""
+    from, the number of `steps`, whether the energy `led` them to where they start, and `complaints` about draws that
+    are ends of such chains."""
 
     chains: Chains
     settled: Chains
     steps: int
+    led: bool
     complaints: list[str]
 
 
 def mixing(walker: Walker, seed: int = 0) -> Mixing:
     """`CHAINS` chains as those of `draws` with no cell known, and what there is to know about how they mix."""
     require_temperature(walker.F)
-    kernel, steps = walker.kernel, walker.steps(None)
+    free = np.zeros((1, *walker.F.space.shape), bool)
+    kernel, steps, led = walker.kernel, walker.steps(None, free), walker.leads(free)
     start, key = jax.random.split(jax.random.key(seed))
-    pool = jnp.asarray(walker.pool)
     with warnings.catch_warnings():
         # What there is to complain about is handed back.
         warnings.simplefilter("ignore", ChainWarning)
@@ -210,15 +212,15 @@ def mixing(walker: Walker, seed: int = 0) -> Mixing:
             steps=steps,
             warmup=0,
             thin=steps // (2 * KEPT),
-            start=jax.vmap(lambda k: _mixed(pool, k))(jax.random.split(start, CHAINS)),
+            start=_starts(walker.F, jnp.asarray(walker.pool), led, jax.random.split(start, CHAINS)),
             folded=not kernel.tunable(),
             progress=False,
         )
     settled = chains.after(chains.energies.shape[1] - KEPT)
     flown = chains.divergences.sum(axis=1) / (chains.divergences.shape[1] * chains.thin)
     monitor = Monitor(walker, steps, ENDS_LIMIT)
-    monitor.watch(Walked(settled.draws, settled.energies, flown), np.zeros((1, *walker.F.space.shape), bool))
-    return Mixing(chains, settled, steps, monitor.complaints())
+    monitor.watch(Walked(settled.draws, settled.energies, flown), free)
+    return Mixing(chains, settled, steps, led, monitor.complaints())
 
 
 def cleaned(F: AbstractBlurred, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -333,6 +335,22 @@ def _cleaned(F, y):
 
 
 @eqx.filter_jit
+def _starts(F, pool, led, keys):
+    """Where chains start of which no cell is held."""
+    free = jnp.zeros(F.space.shape, bool)
+    if led:
+        return jax.vmap(lambda k: _led(F, jnp.zeros(F.space.shape), free, k))(keys)
+    return jax.vmap(lambda k: _mixed(pool, k))(keys)
+
+
+def _led(
+    F: AbstractAnnealed, y: Float[Array, "d"], observed: Bool[Array, "d"], key: PRNGKeyArray
+) -> Float[Array, "d"]:
+    """Where the energy itself says that a chain starts."""
+    return F.space.project(F.annealed(y, observed, key=key))
+
+
+@eqx.filter_jit
 def _begin(target: Target, kernel: AbstractKernel, pool: Array, *, key: PRNGKeyArray) -> State:
     keys = jax.random.split(key, TUNING_CHAINS)
     return start_all(target, kernel, jax.vmap(lambda k: _mixed(pool, k))(keys))
@@ -381,7 +399,7 @@ def _walk(F, kernel, pool, y, observed, places, plan, key, led):
         own = jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
         begin, walk = jax.random.split(own)
         if led:
-            first = F.space.project(F.annealed(y, observed, key=begin))
+            first = _led(F, y, observed, begin)
         else:
             first = _first(F.space, pool, y, observed, place[1], begin)
         begin = jnp.where(observed, y, first)

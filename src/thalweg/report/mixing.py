@@ -21,10 +21,12 @@ def chains(model: Any) -> Section | LeftOut:
         return LeftOut("Chains", "its draws are exact and need none")
     found = mixing(model._walker)
     count = len(found.chains.energies)
-    reading = (
-        f"{count} chains of {number(found.steps)} steps, as every draw is the end of one; each starts at cells of "
-        "held-out rows, each column's from a row of its own. Chains that mix lie on one another, and none keeps to a "
-        "level of its own."
+    reading = f"{count} chains of {number(found.steps)} steps, as every draw is the end of one; " + (
+        "each starts where the energy led it, from noise, and stays near: R-hat, which compares chains, says nothing "
+        "of them."
+        if found.led
+        else "each starts at cells of held-out rows, each column's from a row of its own. Chains that mix lie on one "
+        "another, and none keeps to a level of its own."
     )
     body = _complaints(found) + _columns(model, found) + facts(_facts(found))
     return Section("chains", "Chains", verdict(found), reading, body, figure(_traces(model, found)))
@@ -34,6 +36,8 @@ def verdict(found: Mixing) -> str:
     """One sentence: whether draws can be trusted, and means over them."""
     if found.complaints:
         return "Do not trust these draws yet"
+    if found.led:
+        return "Each chain was led to a place of its own: look at the draws, for nothing here tells how good they are"
     if found.settled.complaints():
         return "Each draw can be trusted, means over the steps of so few chains not yet"
     return "The chains agree: draws can be trusted, and means over them"
@@ -52,7 +56,7 @@ def _facts(found: Mixing) -> dict[str, Any]:
 
 def _complaints(found: Mixing) -> str:
     """What is wrong, and what would help: about draws, or where those are well about means."""
-    lines = found.complaints or found.settled.complaints()
+    lines = found.complaints or ([] if found.led else found.settled.complaints())
     return "".join(f'<p class="reading">{escape(line)}</p>' for line in lines)
 
 
