@@ -11,7 +11,15 @@ from thalweg.energy import Binary, Real, energy_of
 from thalweg.energy.reference import Reference
 from thalweg.energy.spaces import Categorical, Column, Record, Simplex
 from thalweg.errors import DataError, SettingsError
-from thalweg.evaluate.annealing import bennett, bracket, drawn_by_weight, log_partition, mean_weight, spaced
+from thalweg.evaluate.annealing import (
+    bennett,
+    bracket,
+    drawn_by_weight,
+    effective,
+    log_partition,
+    mean_weight,
+    spaced,
+)
 from thalweg.evaluate.likelihood import log_likelihood
 from thalweg.evaluate.partition import exact_log_partition, quadrature
 from thalweg.models.rbm import rbm
@@ -131,6 +139,24 @@ def test_sides_that_contradict_each_other_widen_the_bracket_and_say_so():
     assert found.lower < found.value < found.upper
     assert "contradict" in str(found)
     assert "contradict" not in str(bracket(below, above, 10.0, 50))
+
+
+def test_a_lower_side_that_is_surely_above_the_upper_one_is_a_contradiction():
+    """Even where the estimate lies between the ends of a bracket that the errors have made wide enough."""
+    above, below = np.array([391.0] * 99 + [400.0]), np.array([394.0] * 99 + [386.5])
+    found = bracket(above, below, 0.0, 50)
+    (low, low_error), (high, high_error) = mean_weight(above), mean_weight(-below)
+    assert low - 3 * low_error < found.value < -high + 3 * high_error
+    assert low + high > 3 * np.hypot(low_error, high_error)
+    assert "contradict" in found.how
+
+
+def test_few_chains_that_carry_the_weight_are_named():
+    logs = np.concatenate([np.zeros(98), [20.0, 20.0]])
+    assert effective(logs) == pytest.approx(2.0, rel=1e-6)
+    assert effective(np.zeros(50)) == pytest.approx(50.0)
+    assert "2.0 chains carry all the weight" in bracket(logs, np.full(100, 19.0), 0.0, 50).how
+    assert "carry" not in bracket(np.zeros(100), np.zeros(100), 0.0, 50).how
 
 
 def test_levels_lie_close_where_the_work_of_the_pilot_deviates():

@@ -34,6 +34,8 @@ from thalweg.sampling.walk import points_of, start_all, step_all
 
 #: How many standard errors the bracket lies beyond its two estimates.
 DEVIATIONS = 3.0
+#: Chains that have to carry the weight, or the standard errors are not to be trusted.
+FEW = 10.0
 #: How fast the pilot follows the acceptance of its steps.
 FOLLOW = 0.2
 #: Stretches of the path of which the pilot compares the work.
@@ -146,12 +148,22 @@ def bracket(
     value, error = bennett(forwards, backwards, parents)
     lower, upper = low - DEVIATIONS * low_error, -high + DEVIATIONS * high_error
     how = f"annealing, {len(forwards)} chains forwards and {len(backwards)} backwards, {temperatures} temperatures"
-    if not lower <= value <= upper:
+    if not lower <= value <= upper or low + high > DEVIATIONS * math.hypot(low_error, high_error):
         found = ((low, low_error), (-high, high_error), (value, error))
         lower = min(center - DEVIATIONS * width for center, width in found)
         upper = max(center + DEVIATIONS * width for center, width in found)
         how += "; the two sides contradict each other: take more steps at each, or give points that are draws"
+    few = min(effective(forwards), effective(-backwards))
+    if few < FEW:
+        how += (
+            f"; {few:.1f} chains carry all the weight, and the errors may be larger: take more temperatures"
+        )
     return LogZ(value + log_z0, error, lower + log_z0, upper + log_z0, "bracket", how)
+
+
+def effective(logs: Float[np.ndarray, "n"]) -> float:
+    r"""How many chains the mean weight is worth, \(1 / \sum_i s_i^2\) with their shares s."""
+    return float(np.exp(2 * logsumexp(logs) - logsumexp(2 * logs)))
 
 
 def mean_weight(
