@@ -66,9 +66,10 @@ def on_moons(objective, rate, log, seed=0, steps=1500, space=BOX):
     return kl_of_moons(found.energy)
 
 
-#: Learning rates, or steps of the chain, a hundred times those of the healthy runs below, and nothing that holds the
-#: energy: what to run, and what a trained model has come to.
+#: Learning rates, or steps of the chain, thirty or a hundred times those of the healthy runs below, and nothing that
+#: holds the energy: what to run, and what a trained model has come to.
 HOPELESS = {
+    "rbm, rate of thirty times": (on_digits, persistent(Gibbs(), chains=128), 0.15, {}, 20.0),
     "rbm, rate": (on_digits, persistent(Gibbs(), chains=128), 0.5, {}, 20.0),
     "rbm from the data, rate": (on_digits, ContrastiveDivergence(Gibbs()), 0.5, {}, 20.0),
     "ising, rate": (on_lattice, persistent(Gibbs(), chains=128), 2.0, {}, 0.05),
@@ -81,7 +82,7 @@ HOPELESS = {
     ),
     "network from noise, chain": (on_moons, ContrastiveDivergence(MALA(2.0), 20, "noise"), 2e-3, {}, 1.5),
 }  # fmt: skip
-FAST = ("rbm, rate", "ising, rate", "network, unadjusted chain")
+FAST = ("rbm, rate of thirty times", "rbm, rate", "ising, rate", "network, unadjusted chain")
 
 
 @pytest.mark.parametrize(

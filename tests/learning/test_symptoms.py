@@ -78,12 +78,17 @@ def test_each_symptom_and_what_is_none(now, cause, words):
         ({"moved": 0.0}, "frozen", 2),
         ({"told_apart": 0.995}, "told apart", 16),
         ({"spread": 1e-3}, "flat", 6),
+        ({"leap": 1.3}, "leaping", 6),
     ],
 )
 def test_some_symptoms_must_last_and_all_count_at_the_end(now, cause, since):
     assert complaint(history(now, since=since - 1)) is None
     assert complaint(history(now, since=since)).cause == cause
     assert complaint(history(now, since=1), last=True).cause == cause
+
+
+def test_steps_that_are_large_but_not_too_large_may_go_on():
+    assert complaint(history({"leap": 1.2}, since=20), last=True) is None
 
 
 def test_a_flat_energy_at_the_start_is_none_that_became_flat():

@@ -22,8 +22,8 @@ STEPS = 10
 RUNAWAY, CALM = 20.0, 8.0
 #: An energy of this size is no longer told in float32 from one that differs by a tenth of a nat.
 BLIND = 1e6
-#: How many units one step may change energies by, and by how many steps do in a run that learns.
-LEAP, STRIDE = 1.5, 0.1
+#: How many units one step may change energies by, and a hundred in a row each; by how many steps do that learn.
+LEAP, HASTE, STRIDE = 1.5, 0.5, 0.1
 #: How many times its running median the gradient may be; the median is over so many measurements.
 EXPLODING, MEDIAN = 30.0, 10
 #: The share of a chain's steps that may fly apart, and how many times as wide as the data chains may lie.
@@ -35,6 +35,7 @@ FLAT = 1e-3
 #: The share of pairs of data and negatives told apart above which negatives teach nothing.
 APART = 0.99
 
+SLOWER = "Lower the learning rate (--set learning_rate=…), or let it rise slowly at first"
 CHAIN = "Take smaller steps of the chain (step_size of its kernel)"
 PENALTY = "a penalty on the energies (penalty=…) or weight decay"
 
@@ -79,6 +80,13 @@ def leaping(at: Reading) -> str | None:
     if at.get("leap") <= LEAP * at.unit:
         return None
     return f"one step has changed energies by {at.get('leap'):.3g} nats"
+
+
+def hasty(at: Reading) -> str | None:
+    """Steps that go on being large: hidden units saturate one after the other, and learn nothing from then on."""
+    if at.get("leap") <= HASTE * at.unit:
+        return None
+    return f"every step changes energies by {at.get('leap'):.3g} nats"
 
 
 def flown(at: Reading) -> str | None:
@@ -141,13 +149,8 @@ def told_apart(at: Reading) -> str | None:
 
 #: In the order in which they are looked for: what lies nearest to the cause comes first.
 SYMPTOMS = (
-    Symptom(
-        "leaping",
-        leaping,
-        0,
-        True,
-        "Lower the learning rate (--set learning_rate=…), or let it rise slowly at first",
-    ),
+    Symptom("leaping", leaping, 0, True, SLOWER),
+    Symptom("leaping", hasty, 100, True, SLOWER),
     Symptom("flown", flown, 0, False, f"{CHAIN}, bound the space, or hold the energy by {PENALTY}"),
     Symptom("frozen", frozen, 20, False, f"{CHAIN} or more of them, or lower the learning rate"),
     Symptom(
