@@ -86,7 +86,7 @@ def hasty(at: Reading) -> str | None:
     """Steps that go on being large: hidden units saturate one after the other, and learn nothing from then on."""
     if at.get("leap") <= HASTE * at.unit:
         return None
-    return f"every step changes energies by {at.get('leap'):.3g} nats"
+    return f"steps go on changing energies by up to {at.get('leap'):.3g} nats"
 
 
 def flown(at: Reading) -> str | None:
