@@ -299,24 +299,12 @@ def main() -> None:
     parser.add_argument("--matching", type=int)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    command = "python benchmarks/pictures.py"
     if given.sets == "digits":
-        parts = of_digits(given.seeds)
-        report(
-            "pictures_digits",
-            f"python benchmarks/pictures.py --sets digits --seeds {given.seeds}",
-            parts,
-            write=given.write,
-        )
+        report("pictures_digits", command, of_digits(given.seeds), write=given.write)
         return
     parts = [part for name in given.sets.split(",") for part in of_set(name, given)]
-    report("pictures", " ".join(["python benchmarks/pictures.py", *_flags(given)]), parts, write=given.write)
-
-
-def _flags(given: argparse.Namespace) -> list[str]:
-    """What was asked for besides the defaults."""
-    usual: dict[str, object] = {"sets": "fashion_mnist,mnist", "seeds": 5, "rows": 60_000, "tested": 1000}
-    usual |= {"completed": 64, "steps": None, "matching": None}
-    return [f"--{k} {getattr(given, k)}" for k, v in usual.items() if getattr(given, k) != v]
+    report("pictures", command, parts, write=given.write)
 
 
 if __name__ == "__main__":
