@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from thalweg.data.rows import Rows
+from thalweg.energy.base import AbstractDensity
 from thalweg.errors import ThalwegError
 from thalweg.report import figures, pictures
 from thalweg.report.html import LeftOut, Section, figure, number, table
@@ -14,15 +15,17 @@ from thalweg.report.rows import Look, column_named, for_the_eye, hide, standardi
 from thalweg.report.style import svg
 
 IMAGES, ROWS, COMPLETED, SEED = 36, 400, 6, 0
+#: Rows that are the ends of chains, each of hundreds of steps.
+CHAINED = 128
 
 
 def samples(model: Any, look: Look | None) -> Section | LeftOut:
     """Rows drawn from the model: as images, or beside the data."""
     if model.schema.grid:
         return _image_samples(model)
-    drawn = model.sample(ROWS, seed=SEED)
     if look is None:
         return LeftOut("Samples", "there are no rows to set the draws beside; `thalweg sample` prints them")
+    drawn = model.sample(ROWS if isinstance(model.F, AbstractDensity) else CHAINED, seed=SEED)
     return _table_samples(model, look.thinned(1000), drawn)
 
 
