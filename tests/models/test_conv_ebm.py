@@ -220,6 +220,7 @@ def test_a_chain_that_is_led_ends_at_draws_of_the_noisy_pixels():
     assert held[0] == 3.0
 
 
+@pytest.mark.slow
 def test_a_label_that_is_known_leads_to_pictures_of_its_own():
     """Two pictures, each with its label: of draws that are given a label nine in ten lie nearer to its own."""
     rng, marks = np.random.default_rng(0), np.zeros((2, 4, 4))
