@@ -25,7 +25,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
 from thalweg.files import tidy
-from thalweg.learning.checkpoint import checkpoints
+from thalweg.learning.checkpoint import CHECKPOINT, METRICS, checkpoints
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import agreed, first, mesh_of, together
 from thalweg.learning.run import Fit, Run
@@ -171,7 +171,8 @@ def _run_in(directory: Path | None, *, resume: bool, force: bool) -> Iterator[No
                 f"{directory} holds an unfinished run: continue with --resume, or start over with --force"
             )
         check_destination(directory, force=force or resume)
-        tidy(directory / REPORT)
+        for name in (CHECKPOINT, METRICS, REPORT):
+            tidy(directory / name)
         try:
             yield
         except KeyboardInterrupt as stop:

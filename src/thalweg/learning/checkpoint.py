@@ -76,7 +76,6 @@ class Checkpoint:
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
             tidy(self.path)
-            tidy(self.metrics)
             self._write_metrics(position[-1], anew=True)
         return position
 
