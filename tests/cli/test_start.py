@@ -103,10 +103,12 @@ def test_a_mistyped_line_is_named_and_ends_with_2(words, said, capsys):
 def test_what_was_compiled_before_is_read_without_a_word(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-    for name in ("first", "second"):
-        command = [sys.executable, "-m", "thalweg", "fit", "wine", "--recipe", "pca", "--quiet"]
+    model = str(tmp_path / "model")
+    fitted = ["fit", "wine", "--recipe", "pca", "--quiet", "--force", "--out", model]
+    asked = ["energy", model, "wine"]
+    for command in (fitted, fitted, asked, asked):
         done = subprocess.run(
-            [*command, "--out", str(tmp_path / name)],
+            [sys.executable, "-m", "thalweg", *command],
             env=environment,
             capture_output=True,
             text=True,

@@ -12,15 +12,21 @@ def cache_directory() -> Path:
     return root / "thalweg" / "jax"
 
 
+def read_without_a_word() -> None:
+    """Keep JAX from logging errors of programs that it loads from the cache; to be called before JAX is imported.
+
+    Releases up to 0.10.1 take hints of the compiler, which no machine has, for features that this one lacks. What
+    really fails is raised.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 def keep_compiled() -> bool:
     """Turn on JAX's persistent cache; False, and no cache, where a private directory cannot be had.
 
     What lies in the cache is run as it is, so it is used only where nobody else can write. A cache that the
     user has set up by JAX's own variables is left as it is.
     """
-    # Releases of JAX up to 0.10.1 log an error for each program that they load from the cache: hints of the compiler,
-    # which no machine has, are taken for features that this one lacks. What really fails is raised.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("JAX_ENABLE_COMPILATION_CACHE"):
         return True
     directory = cache_directory()

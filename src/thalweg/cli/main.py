@@ -18,6 +18,7 @@ import typer
 from thalweg.cli import about, answers, combination, fitting, generation  # noqa: F401 (each registers its commands)
 from thalweg.cli.app import app, in_order
 from thalweg.cli.arguments import resume_command
+from thalweg.cli.cache import read_without_a_word
 from thalweg.cli.member import watched
 from thalweg.cli.output import printable
 from thalweg.errors import DataWarning, Interrupted, ThalwegError
@@ -31,6 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; no traceback unless `THALWEG_TRACEBACK` is set."""
     if "_THALWEG_COMPLETE" in os.environ:  # the shell asks for completions: typer's own business
         return in_order(app)() or OK
+    read_without_a_word()
     if args is None:
         return _leave(main(sys.argv[1:]))
     for stream in (sys.stdout, sys.stderr):
