@@ -207,6 +207,15 @@ def test_missing_cells_are_drawn_and_observed_ones_are_not():
     assert np.array_equal(objective._filled(machine, garbled, observed, memory, KEY), filled)
 
 
+@pytest.mark.parametrize(("rows", "low", "high"), [(1, 0.0, 0.0), (64, 0.5, 2.0)])
+def test_chains_are_compared_with_the_width_of_the_data_where_it_has_one(rows, low, high):
+    energy = Quadratic(Real((2,)), jnp.eye(2), jnp.zeros(2), jnp.zeros(()))
+    objective = ContrastiveDivergence(ULA(0.01), 5, "data")
+    data = jax.random.normal(KEY, (rows, 2))
+    _, (_, metrics) = objective(energy, data, objective.init(energy, np.asarray(data), key=KEY), key=KEY)
+    assert low <= float(metrics["reach"]) <= high
+
+
 def test_noise_contrastive_estimation_learns_the_constant():
     """The constant of a Gaussian is its log Z, and the curvature its precision."""
     deviation = 0.7

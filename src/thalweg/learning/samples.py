@@ -175,7 +175,8 @@ class ContrastiveDivergence(AbstractObjective):
         free = energy.space.real.reshape(-1)
         if free.any() and not isinstance(energy.space, Simplex):
             free = free & ~charts.box(energy.space).both
-        if not free.any():
+        # One row has no width to compare with.
+        if not free.any() or len(values) < 2:
             return jnp.zeros(())
         middle = jnp.mean(values, axis=0)
         here, start, end = (_flat(points - middle[None])[:, free] for points in (values, begin, negatives))
