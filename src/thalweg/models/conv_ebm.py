@@ -148,14 +148,19 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
         generative modeling through stochastic differential equations*."""
         canvas, picture = canvas_of(self.space), replace(_picture(self), row=y, observed=observed)
         held, known, unit = y[canvas.pixels], observed[canvas.pixels], 1 / float(canvas.factor[0])
+
+        def noisy(codes, noise, key):
+            moved = codes + unit * noise * jax.random.normal(key, codes.shape)
+            return charts.reflected(picture.space, moved)
+
         noises = jnp.geomspace(widest(self.space, self.blur), self.blur, LEVELS + 1)
 
         def step(codes, noise, down, spread, key):
             """Down the slope of the member at this noise, with noise of its own."""
             hold_key, key = jax.random.split(key)
-            codes = jnp.where(known, _noisy(self, held, noise, key=hold_key), codes)
+            codes = jnp.where(known, noisy(held, noise, hold_key), codes)
             codes = codes - unit**2 * down * jax.grad(picture)(codes, unit * noise)
-            return _noisy(self, codes, spread, key=key)
+            return noisy(codes, spread, key)
 
         def level(codes, now):
             high, low, key = now
@@ -276,13 +281,15 @@ class Joint(AbstractAround):
         pixels, others = canvas_of(energy.space).pixels, canvas_of(energy.space).others
         scale_key, noise_key = jax.random.split(key)
         noises = jnp.asarray(self.noises)[jax.random.randint(scale_key, (len(values),), 0, len(self.noises))]
-        noisy = _noisy(energy, values[:, pixels], noises[:, None], key=noise_key)
+        moves = jax.random.normal(noise_key, (len(values), len(pixels)))
+        box, unit = _picture(energy).space, 1 / float(canvas_of(energy.space).factor[0])
 
-        def of_row(y, codes, noise):
-            clean, blurred = energy.features(y[pixels]), energy.features(codes, noise)
+        def of_row(y, noise, move):
+            noisy = charts.reflected(box, y[pixels] + unit * noise * move)
+            clean, blurred = energy.features(y[pixels]), energy.features(noisy, noise)
             return (energy.log_probs(clean, y) + energy.log_probs(blurred, y)) / 2
 
-        log_probs = jax.vmap(of_row)(values, noisy, noises)
+        log_probs = jax.vmap(of_row)(values, noises, moves)
         if observed is not None:
             whole = jnp.all(observed[:, pixels], axis=1, keepdims=True)
             log_probs = jnp.where(whole & observed[:, others], log_probs, 0.0)
@@ -300,20 +307,6 @@ def _picture(energy: ConvEnergy) -> Picture:
 def _pixels(energy, data):
     pixels = canvas_of(energy.space).pixels
     return jax.tree.map(lambda leaf: leaf[:, pixels], data)
-
-
-def _noisy(
-    energy: ConvEnergy, codes: Float[Array, "... p"], noise: float | Array, *, key: PRNGKeyArray
-) -> Float[Array, "... p"]:
-    """The pixels with noise of so many deviations, reflected at black and white."""
-    noise = noise / float(canvas_of(energy.space).factor[0])
-    box = _picture(energy).space
-    moved = codes + noise * jax.random.normal(key, codes.shape)
-    return (
-        charts.reflected(box, moved)
-        if codes.ndim == 1
-        else jax.vmap(lambda y: charts.reflected(box, y))(moved)
-    )
 
 
 def _beside(space: Record) -> list[tuple[Column, int, slice, int]]:
