@@ -177,3 +177,32 @@ class AbstractPartition(AbstractEnergy):
     def log_partition(self, x: PyTree = None) -> Scalar:
         r"""\(\log \sum_y e^{-F(y, x)}\), exact; differentiable in the arrays of the energy. Raises `SettingsError`
         where the sum is too large."""
+
+
+class AbstractFewAnswers(AbstractEnergy):
+    """An energy of a finite, small space of answers that knows the energies of all of them at once."""
+
+    @abstractmethod
+    def answer_energies(self, x: PyTree = None) -> Float[Array, "n"]:
+        r"""\(F(y, x)\) of every point of the space, in lexicographic order."""
+
+
+class AbstractStructured(AbstractEnergy):
+    r"""An energy of more answers than can be listed, finite in each coordinate, that searches all of them exactly by its
+    structure: it is a sum of terms of few coordinates each."""
+
+    @abstractmethod
+    def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:
+        """The `k` answers of least energy and their energies, the lowest first; infinite where there are fewer."""
+
+    @abstractmethod
+    def free_energy(self, x: PyTree = None, beta: float | Scalar = 1.0) -> Scalar:
+        r"""\(-\frac1\beta \log \sum_y e^{-\beta F(y, x)}\), differentiable in the arrays of the energy and in `x`."""
+
+    @abstractmethod
+    def with_costs(self, costs: Float[Array, "... v"]) -> "AbstractStructured":
+        r"""\(F(y, x) + \sum_i c_{i, y_i}\): the same energy with a cost for each value of each coordinate."""
+
+    @abstractmethod
+    def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""

@@ -1,10 +1,18 @@
-"""What objectives are fed: whole rows, or values with what is observed of them."""
+"""What objectives are fed: whole rows, values with what is observed of them, or inputs with their answers."""
 
+import equinox as eqx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import AbstractSpace
 from thalweg.errors import SettingsError
+
+
+class Pairs(eqx.Module):
+    """Inputs with their answers, for the objectives of conditional energies: `F(y[i], x[i])` should be low."""
+
+    x: PyTree
+    y: Float[Array, "n ..."]
 
 
 def split_batch(batch: PyTree) -> tuple[Float[Array, "n ..."], Bool[Array, "n ..."] | None]:
