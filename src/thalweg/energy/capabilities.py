@@ -188,8 +188,8 @@ class AbstractFewAnswers(AbstractEnergy):
 
 
 class AbstractStructured(AbstractEnergy):
-    r"""An energy of more answers than can be listed, finite in each coordinate, that searches all of them exactly by its
-    structure: it is a sum of terms of few coordinates each."""
+    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and it
+    is a sum of terms of few coordinates each."""
 
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:
