@@ -110,9 +110,9 @@ class Weights(NamedTuple):
 
 
 def weights_of(scores: Scores) -> Weights:
-    place = jax.lax.stop_gradient(_finite(jnp.max(scores.places, axis=-1)))
+    place = jax.lax.stop_gradient(finite(jnp.max(scores.places, axis=-1)))
     tables = [jnp.max(scores.start), jnp.max(scores.pairs)]
-    start, pair = (jax.lax.stop_gradient(_finite(table)) for table in tables)
+    start, pair = (jax.lax.stop_gradient(finite(table)) for table in tables)
     offsets = place + jnp.where(scores.begins, start, pair)
     return Weights(
         jnp.exp(scores.places - place[:, None]),
@@ -122,7 +122,7 @@ def weights_of(scores: Scores) -> Weights:
     )
 
 
-def _finite(largest: Float[Array, "*n"]) -> Float[Array, "*n"]:
+def finite(largest: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
@@ -172,29 +172,56 @@ def _even(shape: tuple[int, ...]) -> Float[Array, "..."]:
 
 def log_partition_in_logs(scores: Scores) -> Scalar:
     """log Z by logarithms at every step: exact for any scores, and slow."""
-    _, scale = filtered_in_logs(scores)
-    return jnp.sum(scale)
+    return jnp.sum(ahead_in_logs(scores)[2])
 
 
-def filtered_in_logs(scores: Scores) -> tuple[Float[Array, "n ..."], Float[Array, "n"]]:
-    """The logarithm of the message after each place, of sum 1, and of what it was divided by."""
+def ahead_in_logs(scores: Scores) -> tuple[Float[Array, "n ..."], Float[Array, "n ..."], Float[Array, "n"]]:
+    """The logarithm of the message before and after each place, and of what it was divided by."""
 
-    @jax.checkpoint
     def step(message, at):
         place, begins, mask, start, pairs = at
         start, pairs = (start, pairs) if scores.varying else (scores.start, scores.pairs)
         reached = _log_sum(message[..., None] + pairs, axis=0)
         weighted = enter(reached, start, begins, -jnp.inf) + last_axis(place, message)
         total = _log_sum(jnp.ravel(weighted), axis=0)
-        after = jnp.where(mask, weighted - _finite(total), message)
-        return after, (after, jnp.where(mask, total, 0.0))
+        after = jnp.where(mask, weighted - finite(total), message)
+        return after, (message, after, jnp.where(mask, total, 0.0))
 
     return jax.lax.scan(step, jnp.log(_even(scores.state)), scores.steps())[1]
 
 
+def moments_in_logs(scores: Scores) -> "Moments":
+    """What `Moments` holds, by logarithms; those of pairs are summed on the way back."""
+    before, after, totals = ahead_in_logs(scores)
+
+    def step(carry, at):
+        message, summed = carry
+        earlier, now, (place, begins, mask, _, pairs) = at
+        pairs = pairs if scores.varying else scores.pairs
+        both = now + message
+        overlap = finite(_log_sum(jnp.ravel(both), axis=0))
+        marginal = jnp.where(mask, jnp.exp(both - overlap), 0)
+        onward = unpadded(message + last_axis(place, message))
+        joint = earlier[..., None] + pairs + onward[None]
+        total = finite(_log_sum(jnp.ravel(joint), axis=0))
+        pair = jnp.where(mask & ~begins, jnp.exp(joint - total), 0)
+        back = _log_sum(pairs + onward[None], axis=-1)
+        back = jnp.where(begins, jnp.log(_even(scores.state)), back - finite(jnp.max(back)))
+        moved = jnp.where(mask, back, message)
+        found = (marginal, pair) if scores.varying else (marginal, None)
+        return (moved, None if scores.varying else summed + pair), found
+
+    summed = None if scores.varying else jnp.zeros_like(scores.pairs)
+    (_, summed), (both, varied) = jax.lax.scan(
+        step, (jnp.log(_even(scores.state)), summed), (before, after, scores.steps()), reverse=True
+    )
+    places = both.reshape(len(both), -1, both.shape[-1]).sum(axis=1)
+    return Moments(jnp.sum(totals), places, varied if scores.varying else summed)
+
+
 def _log_sum(values: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """log-sum-exp whose derivative is 0 where all is forbidden."""
-    largest = jax.lax.stop_gradient(_finite(jnp.max(values, axis=axis, keepdims=True)))
+    largest = jax.lax.stop_gradient(finite(jnp.max(values, axis=axis, keepdims=True)))
     total = jnp.sum(jnp.exp(values - largest), axis=axis)
     some = total > 0
     return jnp.where(some, jnp.log(jnp.where(some, total, 1)) + jnp.squeeze(largest, axis), -jnp.inf)
@@ -226,48 +253,55 @@ def log_partition(scores: Scores) -> Scalar:
     return jax.lax.cond(clear, lambda: forth.log_z, checked)
 
 
+class Moments(NamedTuple):
+    """log Z and its derivatives: in the scores of places and of pairs."""
+
+    log_z: Scalar
+    places: Float[Array, "n k"]
+    pairs: Float[Array, "..."]
+
+
+class Factors(NamedTuple):
+    r"""The marginal of a pair is `before` · \(e^{pairs}\) · `onward`; left as factors, since for many chains with one
+    table the sum over all of them is then a matrix product a place."""
+
+    before: Float[Array, "n u ..."]
+    onward: Float[Array, "n ... w"]
+
+
+def moments(scores: Scores) -> tuple[Moments, Factors]:
+    """By products, where they are exact; else what is to be added for pairs, by logarithms, and no factors."""
+    forth, weights, back, exact = both_ways(scores)
+    exact = everywhere(exact)
+    both = forth.ahead * back
+    overlap = jnp.sum(both.reshape(len(both), -1), axis=-1)
+    counts = jnp.where(scores.mask & exact, 1 / overlap, 0)
+    later = jnp.where(scores.begins, 0, counts / forth.scale)
+    onward = back * (later[:, None] * weights.places).reshape(len(both), *(1,) * (both.ndim - 2), -1)
+    onward = onward if onward.ndim == 2 else onward[..., :-1, :]
+    fast = Moments(forth.log_z, jnp.einsum("t...w,t->tw", both, counts), jnp.zeros_like(scores.pairs))
+    slow = jax.lax.cond(
+        exact, lambda: jax.tree.map(jnp.zeros_like, fast), lambda: moments_in_logs(scores)
+    )
+    found = jax.tree.map(lambda f, s: jnp.where(exact, f, s), fast, slow)
+    return found, Factors(forth.before, jnp.where(exact, onward, 0))
+
+
 @log_partition.defjvp
 def _derivative(primals, tangents):
     (scores,), (moves,) = primals, tangents
-    places, start, pairs = moves.places, moves.start, moves.pairs
-    forth, weights, back, exact = both_ways(scores)
+    (log_z, places, pairs), factors = moments(scores)
+    first = jnp.where(scores.begins[:, None], places, 0)
+    first = first if scores.varying else jnp.sum(first, axis=0)
+    moved = weights_of(scores).pairs * moves.pairs
 
-    def fast(places, start, pairs):
-        return forth.log_z, _expected(scores, weights, forth, back, places, start, pairs)
+    def step(total, at):
+        before, onward, table = at
+        table = table if scores.varying else moved
+        return total + jnp.sum(_contract(before, table) * onward), None
 
-    def slow(places, start, pairs):
-        def of(*changed):
-            arrays = eqx.tree_at(lambda s: (s.places, s.start, s.pairs), scores, changed)
-            return log_partition_in_logs(arrays)
-
-        at = (scores.places, scores.start, scores.pairs)
-        return jax.jvp(of, at, (places, start, pairs))
-
-    return jax.lax.cond(everywhere(exact), fast, slow, places, start, pairs)
-
-
-def _expected(scores, weights, forth, back, places, start, pairs) -> Scalar:
-    """The expectation of changes of the scores, linear in them: the derivative of log Z.
-
-    Marginals of pairs are not formed: for one table and many chains its derivative is one matrix product.
-    """
-    both = forth.ahead * back
-    overlap = jnp.sum(both.reshape(len(both), -1), axis=-1)
-    counts = jnp.where(scores.mask, 1 / overlap, 0)
-    marginals = jnp.einsum("t...w,t->tw", both, counts)
-    first = jnp.where(scores.begins[:, None], marginals, 0)
-    later = jnp.where(scores.begins, 0, counts / forth.scale)
-    onward = jax.vmap(unpadded)(back * _between(weights.places, back.ndim) * _after(later, back.ndim))
-    moved = weights.pairs * pairs
-    letters = "tu...,tu...w->t...w" if scores.varying else "tu...,u...w->t...w"
-    pair = jnp.einsum(letters, forth.before, moved, precision="highest") * onward
-    begun = first if scores.varying else jnp.sum(first, axis=0)
-    return jnp.sum(pair) + jnp.sum(marginals * places) + jnp.sum(begun * start)
-
-
-def _between(values: Float[Array, "n k"], ndim: int) -> Float[Array, "n ... k"]:
-    return values.reshape(len(values), *(1,) * (ndim - 2), -1)
-
-
-def _after(values: Float[Array, "n"], ndim: int) -> Float[Array, "n ..."]:
-    return values.reshape(len(values), *(1,) * (ndim - 1))
+    # A step a place, as the messages were made: as one product XLA would first turn all of them around.
+    tables = moved if scores.varying else None
+    change, _ = jax.lax.scan(step, jnp.zeros(()), (*factors, tables))
+    change = change + jnp.sum(pairs * moves.pairs)
+    return log_z, change + jnp.sum(places * moves.places) + jnp.sum(first * moves.start)
