@@ -24,6 +24,15 @@ class Seen(eqx.Module):
     key: PRNGKeyArray | None = None
 
 
+class Elements(eqx.Module):
+    """The input x of an energy over sequences of rows: the rows one after another, which of them are there, and where a
+    sequence begins (`thalweg.energy.packing`)."""
+
+    seen: Seen
+    mask: Bool[Array, "n"]
+    starts: Bool[Array, "n"]
+
+
 class Inputs(eqx.Module):
     r"""All columns of a row but the `answers`.
 
