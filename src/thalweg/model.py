@@ -18,6 +18,7 @@ from thalweg.data.dataset import Dataset
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.energy.capabilities import AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
@@ -26,11 +27,12 @@ from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
 from thalweg.questions import given as conditioning
+from thalweg.questions import label as labelling
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
-from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
+from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,14 @@ class Model:
             self.F, encoded, index, self.schema, draws, seed, self._candidates, self._walker, steps
         )
 
+    def label(self, rows: Any, *, k: int = 1) -> Labels:
+        """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
+
+        Labels that the rows have already are held; `predict` reads none.
+        """
+        _, encoded = self._encode(rows)
+        return labelling.label(self.F, encoded, self.schema, k)
+
     def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
 
@@ -219,6 +229,12 @@ class Model:
         if without in table.column_names:
             table = table.drop_columns([without])
         partial = partial or without is not None
+        sequence = self.schema.sequence
+        if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
+            raise SchemaError(
+                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                "for all rows of one sequence)"
+            )
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:

@@ -43,7 +43,8 @@ class AbstractConditional(AbstractMarginal):
 class AbstractSequential(AbstractConditional):
     """An energy of one column of rows that come in sequences: each row's answer hangs together with its neighbours'.
 
-    As an energy of one row it is that of a sequence of length 1.
+    As an energy of one row it is that of a sequence of length 1. In what follows rows are there where `mask`, a
+    sequence begins at each of the `starts`, and an answer that is `observed` is held.
     """
 
     @abstractmethod
@@ -54,8 +55,31 @@ class AbstractSequential(AbstractConditional):
         mask: Bool[Array, "n"],
         starts: Bool[Array, "n"],
     ) -> tuple[Float[Array, "n"], Float[Array, "n k"]]:
-        r"""The answers of least energy together, and \(\log p(y_i = v \mid x)\) of each row's, in nats; rows are there
-        where `mask`, and a sequence begins at each of the `starts`."""
+        r"""The answers of least energy together, and \(\log p(y_i = v \mid x)\) of each row's, in nats."""
+
+    @abstractmethod
+    def paths(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        k: int,
+    ) -> tuple[Float[Array, "k n"], Float[Array, "k"]]:
+        r"""The `k` best answers of all rows together, the best first, and \(F = -\log p(y \mid x)\) of each in nats;
+        infinite where there are fewer."""
+
+    @abstractmethod
+    def drawn(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n"]:
+        """An exact draw of the answers of all rows together."""
 
 
 class AbstractZeroTemperature(AbstractEnergy):
