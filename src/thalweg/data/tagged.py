@@ -42,7 +42,7 @@ def read_tagged(path: Path) -> Dataset:
     lines = _lines(path)
     universal = ".conllu" in path.name.lower()
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    slashed = not universal and all("/" in token for token in first.split())
+    slashed = bool(first) and not universal and all("/" in token for token in first.split())
     found = list(_slashed(lines, path) if slashed else _columns(lines, path, universal))
     if not found:
         raise DataError(f"{path} has no words: it is empty, or all of it is comments")
