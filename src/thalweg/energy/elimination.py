@@ -1,7 +1,7 @@
-r"""Variable elimination: \(\bigoplus_y \sum_f E_f(y_f)\) over all assignments of a factor graph, one variable at a time.
+r"""Variable elimination: \(\bigoplus_y \sum_f E_f(y_f)\) over all answers of a factor graph, one variable at a time.
 
-All tables lie in two rows of numbers, those of the factors and those that are left by steps, and a step knows from where
-its cells come: so steps alike in size are one compiled loop, whatever their variables. `ordering` says in what order.
+All tables lie in two rows of numbers, those of the factors and those that steps leave, and a step knows from where its
+cells come: so steps alike in size are one compiled loop, whatever their variables. `ordering` says in what order.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.energy.base import Scalar
-from thalweg.energy.ordering import Order, Scope, Step, entries
+from thalweg.energy.ordering import Order, Step, entries
 from thalweg.energy.semirings import AbstractSemiring
+from thalweg.energy.tables import Group, Scope
 
 #: The first cells of the row of factors: what adds nothing, and what is forbidden.
 NOTHING, FORBIDDEN = 0, 1
 
 
-class Group(NamedTuple):
-    """Tables (m, v1, ..., vk) over `scopes`, k variables each, in the order of the axes."""
-
-    scopes: tuple[Scope, ...]
-    tables: Float[Array, "m ..."]
-
-
 class Phase(NamedTuple):
-    """From where the cells of the tables of t steps come, (t, inputs, s, v) in the row of the factors and in that of the
-    tables left, and where those go that are left, (t, s); filled up with what is forbidden and what is not kept."""
+    """From where the cells of the tables of t steps come, (t, inputs, s, v) in the row of the factors and in that of
+    what steps leave, and where those go that they leave, (t, s); filled up with what is forbidden or not kept."""
 
     factors: np.ndarray
     messages: np.ndarray

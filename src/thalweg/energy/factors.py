@@ -11,33 +11,32 @@ Huang (2006), *A tutorial on energy-based learning*, section 7.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from thalweg.energy.base import Scalar
 from thalweg.energy.capabilities import (
     AbstractGibbs,
     AbstractNeighbours,
     AbstractPartition,
     AbstractStructured,
 )
-from thalweg.energy.elimination import Group, eliminate
+from thalweg.energy.conditionals import beside, changed, chosen, colours
+from thalweg.energy.elimination import eliminate
 from thalweg.energy.ordering import LARGEST, Order, order
 from thalweg.energy.semirings import AbstractSemiring, Drawn, Lowest, Soft
 from thalweg.energy.spaces import AbstractSpace, Categorical, Column, Record
-from thalweg.energy.tables import Factor, Scope
+from thalweg.energy.tables import Factor, Group, Scope
 from thalweg.errors import SettingsError
 
 
 class Cost(NamedTuple):
-    """What an exact answer costs: `evaluations` of entries of factors, against those `by_enumeration` of all answers, and
-    the `entries` of the tables that elimination makes."""
+    """What an exact answer costs: `evaluations` of entries of factors, those that an enumeration of all answers would
+    make, `by_enumeration`, and the `entries` of the tables that elimination makes."""
 
     evaluations: int
     by_enumeration: int
@@ -79,9 +78,11 @@ class FactorGraph(AbstractStructured, AbstractGibbs, AbstractNeighbours, Abstrac
         return tuple(scope for factor in self.factors for scope in factor.scopes)
 
     def __call__(self, y, x=None):
-        codes = _codes(y)
-        terms = [jnp.sum(_entries(group, codes)) for group in self._groups(x)]
-        return jnp.sum(jnp.stack(terms))
+        return chosen(self.groups(x), _codes(y))
+
+    def groups(self, x: PyTree = None) -> list[Group]:
+        """The tables of all factors at one input."""
+        return [Group(factor.scopes, factor.tables(x, self.sizes)) for factor in self.factors]
 
     def tabulated(self, x: PyTree = None) -> "FactorGraph":
         """The graph of one input, each of its networks called once: tables alone."""
@@ -104,8 +105,7 @@ class FactorGraph(AbstractStructured, AbstractGibbs, AbstractNeighbours, Abstrac
         graph = self.tabulated(x)
         still = jax.lax.stop_gradient(graph)
         lowest, pull = jax.vjp(lambda costs: still._eliminated(Lowest(k), costs), self._free_costs())
-        chosen = jax.vmap(lambda one: pull(one)[0])(jnp.eye(k))
-        answers = jax.vmap(self._answer)(chosen)
+        answers = jax.vmap(lambda one: self._answer(pull(one)[0]))(jnp.eye(k))
         return answers, jnp.where(jnp.isfinite(lowest), jax.vmap(graph)(answers), jnp.inf)
 
     def free_energy(self, x=None, beta=1.0):
@@ -130,41 +130,37 @@ class FactorGraph(AbstractStructured, AbstractGibbs, AbstractNeighbours, Abstrac
         ]
         return FactorGraph(self.space, (*self.factors, *of), self.largest)
 
+    def held(self, y: Float[Array, "..."], observed: Bool[Array, "..."]) -> "FactorGraph":
+        """The graph whose observed variables keep their values in `y`: all others are forbidden."""
+        values = jnp.arange(max(self.sizes), dtype=jnp.float32).reshape(*(1 for _ in self.space.shape), -1)
+        return self.with_costs(jnp.where(observed[..., None] & (values != y[..., None]), jnp.inf, 0.0))
+
     def local_energies(self, y: Float[Array, "..."], x: PyTree = None) -> Float[Array, "n v"]:
         r"""\(\sum_{f \ni i} E_f\) for each value of each variable, the others as in `y`; infinite beyond its values."""
-        return self._local(self._groups(x), _codes(y), jnp.inf)
+        return beside(self.groups(x), _codes(y), self.sizes)
 
     def neighbour_energies(self, y, x=None):
-        # What is forbidden is counted by itself: a neighbour may be free of it.
-        codes, groups = _codes(y), self._groups(x)
-        finite = [g._replace(tables=jnp.where(jnp.isinf(g.tables), 0, g.tables)) for g in groups]
-        barred = [g._replace(tables=jnp.isinf(g.tables).astype(g.tables.dtype)) for g in groups]
-        energy, bars = (self._changed(part, codes) for part in (finite, barred))
-        return jnp.where((bars > 0.5) | ~self._values(), jnp.inf, energy)
+        return changed(self.groups(x), _codes(y), self.sizes)
 
     def gibbs(self, y, observed, x=None, *, beta, key, backwards=False):
-        groups = self._groups(x)
-        colour = jnp.asarray(colours(self.scopes, len(self.sizes)))
-        count, held = int(max(colours(self.scopes, len(self.sizes)))) + 1, jnp.ravel(observed)
+        groups, colour = self.groups(x), colours(self.scopes, len(self.sizes))
+        count, held = int(colour.max()) + 1, jnp.ravel(observed)
 
         def redraw(turn, codes):
             now = count - 1 - turn if backwards else turn
-            energies = self._local(groups, codes, jnp.inf)
+            energies = beside(groups, codes, self.sizes)
             logits = jnp.where(jnp.isinf(energies), -jnp.inf, -beta * energies)
             drawn = jax.random.categorical(jax.random.fold_in(key, now), logits).astype(codes.dtype)
-            moves = (colour == now) & ~held & jnp.any(jnp.isfinite(energies), axis=-1)
+            moves = (jnp.asarray(colour) == now) & ~held & jnp.any(jnp.isfinite(energies), axis=-1)
             return jnp.where(moves, drawn, codes)
 
         return _point(jax.lax.fori_loop(0, count, redraw, _codes(y)), self.space)
-
-    def _groups(self, x: PyTree) -> list[Group]:
-        return [Group(factor.scopes, factor.tables(x, self.sizes)) for factor in self.factors]
 
     def _order(self) -> Order:
         return order(self.scopes, self.sizes, self.largest)
 
     def _eliminated(self, semiring: AbstractSemiring, costs: list[Array] | None = None) -> Float[Array, "k"]:
-        groups = self._groups(None)
+        groups = self.groups(None)
         if costs is not None:
             scopes = [tuple((i,) for i in where) for _, where in _by_size(self.sizes)]
             groups += [Group(scope, cost) for scope, cost in zip(scopes, costs, strict=True)]
@@ -174,41 +170,20 @@ class FactorGraph(AbstractStructured, AbstractGibbs, AbstractNeighbours, Abstrac
     def _free_costs(self) -> list[Array]:
         return [jnp.zeros((len(where), size)) for size, where in _by_size(self.sizes)]
 
-    def _answer(self, chosen: list[Array]) -> Float[Array, "..."]:
-        """The point of which each value has the derivative 1."""
+    def _answer(self, derivatives: list[Array]) -> Float[Array, "..."]:
+        """The point whose values have the derivative 1."""
         codes = jnp.zeros(len(self.sizes), jnp.int32)
-        for (_, where), of in zip(_by_size(self.sizes), chosen, strict=True):
+        for (_, where), of in zip(_by_size(self.sizes), derivatives, strict=True):
             codes = codes.at[np.array(where)].set(jnp.argmax(of, axis=-1).astype(jnp.int32))
         return _point(codes, self.space)
-
-    def _local(self, groups: list[Group], codes: Array, beyond: float) -> Float[Array, "n v"]:
-        whole = jnp.zeros((len(self.sizes), max(self.sizes)))
-        for group in groups:
-            scope = np.array(group.scopes)
-            for axis in range(scope.shape[1]):
-                others = np.delete(scope, axis, axis=1)
-                turned = jnp.moveaxis(group.tables, axis + 1, -1)
-                rows = turned[(np.arange(len(scope)), *(codes[v] for v in others.T))]
-                whole = whole.at[scope[:, axis], : rows.shape[1]].add(rows)
-        return jnp.where(self._values(), whole, beyond)
-
-    def _changed(self, groups: list[Group], codes: Array) -> Float[Array, "n v"]:
-        """The sum of all tables for each change of one variable."""
-        local = self._local(groups, codes, 0.0)
-        whole = jnp.sum(jnp.stack([jnp.sum(_entries(group, codes)) for group in groups]))
-        return whole - jnp.take_along_axis(local, codes[:, None], axis=1) + local
-
-    def _values(self) -> np.ndarray:
-        """Which values each variable has."""
-        return np.arange(max(self.sizes))[None] < np.array(self.sizes)[:, None]
 
 
 def graph_of(
     values: Mapping[str, int],
     factors: Mapping[tuple[str, ...], Float[Array, "..."] | Callable[[PyTree], Float[Array, "..."]]],
 ) -> FactorGraph:
-    """The factor graph of variables by name, each with its number of values, and of a table or network for each tuple of
-    names. Its points are vectors of codes, in the order of the names.
+    """The factor graph of variables by name, each with its number of values, and of a table or network for each tuple
+    of names. Its points are vectors of codes, in the order of the names.
 
     Raises `SettingsError` for a name that is not there.
     """
@@ -227,20 +202,6 @@ def graph_of(
     )
 
 
-@lru_cache(maxsize=64)
-def colours(scopes: tuple[Scope, ...], size: int) -> np.ndarray:
-    """A colour for each variable, so that no two in one factor have the same; greedily."""
-    near: list[set[int]] = [set() for _ in range(size)]
-    for scope in scopes:
-        for v in scope:
-            near[v].update(scope)
-    colour = np.zeros(size, np.int32)
-    for v in range(size):
-        used = {int(colour[u]) for u in near[v] if u < v}
-        colour[v] = next(c for c in range(size) if c not in used)
-    return colour
-
-
 def _by_size(sizes: Sequence[int]) -> list[tuple[int, list[int]]]:
     """The variables of each number of values."""
     return [(size, [i for i, s in enumerate(sizes) if s == size]) for size in sorted(set(sizes))]
@@ -252,9 +213,3 @@ def _codes(y: Float[Array, "..."]) -> Array:
 
 def _point(codes: Array, space: AbstractSpace) -> Float[Array, "..."]:
     return codes.astype(jnp.float32).reshape(space.shape)
-
-
-def _entries(group: Group, codes: Array) -> Float[Array, "m"]:
-    """The entry of each table at the values of its variables."""
-    scope = np.array(group.scopes)
-    return group.tables[(np.arange(len(scope)), *(codes[v] for v in scope.T))]

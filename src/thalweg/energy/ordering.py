@@ -15,15 +15,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from thalweg.energy.tables import Scope
 from thalweg.errors import SettingsError
 
 #: The most entries of all tables together that an elimination makes.
 LARGEST = 1 << 21
 #: Phases are one where their tables, filled up to one shape, have at most twice the entries and so many more.
 SMALL = 1 << 12
-
-#: Variables; those of a table in the order of its axes, what is eliminated first standing last.
-Scope = tuple[int, ...]
 
 
 class Step(NamedTuple):
@@ -55,7 +53,7 @@ class Order(NamedTuple):
         return tuple(entries(step.joint, self.sizes) for step in self.steps)
 
     def scope(self, variables: Sequence[int]) -> Scope:
-        """The variables in the order of a table's axes."""
+        """The variables in the order of a table's axes: what is eliminated first stands last."""
         return tuple(sorted(variables, key=lambda v: -self.rank[v]))
 
 
@@ -75,9 +73,9 @@ def order(scopes: tuple[Scope, ...], sizes: tuple[int, ...], largest: int = LARG
     if cost(steps) > largest:
         widest = max((step.joint for step in steps), key=lambda joint: entries(joint, sizes))
         raise SettingsError(
-            f"exact inference would make tables of {cost(steps):,} entries, the largest over {len(widest)} variables at "
-            f"once, and at most {largest:,} are made: use loopy belief propagation (thalweg.inference.loopy), iterated "
-            "conditional modes (thalweg.inference.icm) or chains (thalweg.sampling.Gibbs)"
+            f"exact inference would make tables of {cost(steps):,} entries, the largest over {len(widest)} variables "
+            f"at once, and at most {largest:,} are made: use loopy belief propagation (thalweg.inference.loopy), "
+            "iterated conditional modes (thalweg.inference.icm) or chains (thalweg.sampling.Gibbs)"
         )
     return Order(tuple(tuple(p) for p in _merged(_gathered(steps, sizes), sizes)), sizes, rank)
 

@@ -36,7 +36,7 @@ class AbstractSemiring(eqx.Module):
 
 
 class Lowest(AbstractSemiring):
-    """The `k` lowest energies in order; of equal ones the first stays first. Where there are fewer, infinity follows."""
+    """The `k` lowest energies in order, of equal ones the first first; infinite where there are fewer."""
 
     k: int = eqx.field(static=True, default=1)
 

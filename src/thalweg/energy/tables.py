@@ -2,6 +2,7 @@ r"""The factors of a graph: energies of a few discrete variables, as tables or a
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -30,7 +31,8 @@ class Factor(eqx.Module):
         variables: Sequence[int] | Sequence[Sequence[int]],
         table: Float[Array, "..."] | Callable[[PyTree], Float[Array, "..."]],
     ):
-        scopes = [variables] if all(isinstance(v, int | np.integer) for v in variables) else variables
+        one = all(isinstance(v, int | np.integer) for v in variables)
+        scopes = cast("Sequence[Sequence[int]]", [variables] if one else variables)
         self.scopes = tuple(tuple(int(v) for v in scope) for scope in scopes)
         self.table = table if callable(table) else _sound(jnp.asarray(table, jnp.result_type(float)))
         if not self.scopes or any(len(scope) != len(self.scopes[0]) for scope in self.scopes):
@@ -45,8 +47,8 @@ class Factor(eqx.Module):
         shape = self.shape(sizes)
         if table.shape not in (shape, (len(self.scopes), *shape)):
             raise SettingsError(
-                f"the factor over variables {_named(self.scopes)} has a table of shape {table.shape}; their values make "
-                f"it {shape}" + (f", or ({len(self.scopes)}, …) of them" if len(self.scopes) > 1 else "")
+                f"the factor over variables {_named(self.scopes)} has a table of shape {table.shape}; their values "
+                f"make it {shape}" + (f", or ({len(self.scopes)}, …) of them" if len(self.scopes) > 1 else "")
             )
         return jnp.broadcast_to(table, (len(self.scopes), *shape))
 
@@ -59,6 +61,13 @@ class Factor(eqx.Module):
                 f"{sorted(shapes)}: make a factor for each"
             )
         return shapes.pop()
+
+
+class Group(NamedTuple):
+    """Tables (m, v1, ..., vk) over `scopes`, k variables each, in the order of the axes."""
+
+    scopes: tuple[Scope, ...]
+    tables: Float[Array, "m ..."]
 
 
 class Entrywise(eqx.Module):
