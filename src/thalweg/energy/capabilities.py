@@ -6,7 +6,9 @@ are never read.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
+import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
@@ -188,8 +190,8 @@ class AbstractFewAnswers(AbstractEnergy):
 
 
 class AbstractStructured(AbstractEnergy):
-    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and it
-    is a sum of terms of few coordinates each."""
+    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and
+    it is a sum of terms of few coordinates each."""
 
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:
@@ -206,3 +208,31 @@ class AbstractStructured(AbstractEnergy):
     @abstractmethod
     def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""
+
+
+class AbstractSliding(AbstractEnergy):
+    r"""An energy of what is seen in a window, which slides over pictures at the cost of one pass:
+    \(E(Y, c, Z, X) = Y\,G_c(X_Z) + (1 - Y)\,T\) for the window Z of the picture X, with something in it (Y = 1, of the
+    label c) or nothing (Y = 0).
+
+    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def window(self) -> tuple[int, int, int]: ...
+
+        @property
+        def stride(self) -> int: ...
+
+    else:
+        window: eqx.AbstractVar[tuple[int, int, int]]
+        stride: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def slide(
+        self, picture: Float[Array, "height width c"]
+    ) -> tuple[Float[Array, "rows columns k"], Scalar, Scalar]:
+        r"""\(G_c\) of every window that lies in the picture, row by row; \(T\); and the \(\beta\) at which energies are
+        probabilities. Pixels are in the user's own units."""

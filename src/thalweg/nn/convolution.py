@@ -25,8 +25,8 @@ GAIN = 1.7
 
 
 class Convolution(eqx.Module):
-    r"""\(y_{ij} = b + \sum_{ab} x_{si + a,\, sj + b} W_{ab}\) of one image (h, w, c), with kernels of `size`, one number or
-    (height, width), and `stride` s.
+    r"""\(y_{ij} = b + \sum_{ab} x_{si + a,\, sj + b} W_{ab}\) of one image (h, w, c), with kernels of `size`, one
+    number or (height, width), and `stride` s.
 
     Padded with zeros, "same" gives an image of \(\lceil h/s \rceil \times \lceil w/s \rceil\). By the `norm`
     "stretch" the kernels are scaled down so far that the map does not stretch any difference of images
