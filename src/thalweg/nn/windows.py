@@ -13,14 +13,15 @@ from thalweg.errors import SettingsError
 from thalweg.nn.convolution import Convolution, Image, Norm, by_library
 from thalweg.nn.initial import Initial
 
-#: The side of the kernels, but for those of the layer that sees the whole window.
+#: The side of the kernels, but for those of the layer that sees the whole window; one more where a stride would leave
+#: pixels out.
 KERNEL = 3
 
 
 class WindowNetwork(eqx.Module):
     r"""What `outputs` units say of each window (height, width, channels) of a picture.
 
-    A 3×3 convolution, `halvings` more of stride 2 with twice the channels each, one whose kernels cover what is left of
+    A 3×3 convolution, `halvings` more of stride 2 with twice the channels each, and one whose kernels cover what is left of
     the window (`units`), and a linear map of those; SiLU between them. Windows are `stride` \(= 2^{halvings}\) pixels
     apart. Vaillant, Monrocq & LeCun (1994), *Original approach for the localisation of objects in images*.
 
@@ -49,8 +50,9 @@ class WindowNetwork(eqx.Module):
                     "give larger windows, or a smaller halvings"
                 )
             stride, out = (2, channels * 2**i) if i else (1, channels)
-            layers.append(_layer(width_in, out, KERNEL, stride, "filter", initial))
-            height, width = ((n - KERNEL) // stride + 1 for n in (height, width))
+            size = (KERNEL + (height - KERNEL) % stride, KERNEL + (width - KERNEL) % stride)
+            layers.append(_layer(width_in, out, size, stride, "filter", initial))
+            height, width = (height - size[0]) // stride + 1, (width - size[1]) // stride + 1
             width_in = out
         layers.append(_layer(width_in, units, (height, width), 1, "filter", initial))
         layers.append(_layer(units, outputs, 1, 1, "none", initial))
