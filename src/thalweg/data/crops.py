@@ -1,6 +1,7 @@
 """From pictures with boxes to a table of small windows with labels, one of which says that there is nothing."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from thalweg.data.boxes import Boxes, check_inside, overlaps, read_boxes
 from thalweg.data.dataset import Dataset
 from thalweg.data.pictures import open_pictures
 from thalweg.data.resample import cut
-from thalweg.errors import DataError, SettingsError
+from thalweg.errors import DataError, OutputError, SettingsError
+from thalweg.files import atomic_file
 
 #: A window that overlaps every box by less is background.
 APART = 0.3
@@ -32,6 +34,14 @@ class Windows(NamedTuple):
         table, grid = table_of(self.pixels, "the windows")
         table, kinds = add_labels(table, self.labels, "the windows")
         return Dataset(table, "windows", grid, kinds=kinds)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write a .npz file that `thalweg.data.load` reads; refuses an existing one unless `force`."""
+        if Path(path).suffix != ".npz":
+            raise OutputError(f"{path}: windows are written as .npz: name the file so")
+        with atomic_file(path, force=force) as temporary:
+            np.savez_compressed(temporary, X=self.pixels, y=self.labels)
+        return Path(path)
 
 
 def windows(

@@ -21,9 +21,9 @@ KERNEL = 3
 class WindowNetwork(eqx.Module):
     r"""What `outputs` units say of each window (height, width, channels) of a picture.
 
-    A 3×3 convolution, `halvings` more of stride 2 with twice the channels each, and one whose kernels cover what is left of
+    A 3×3 convolution, `halvings` more of stride 2 with twice the channels each, one whose kernels cover what is left of
     the window (`units`), and a linear map of those; SiLU between them. Windows are `stride` \(= 2^{halvings}\) pixels
-    apart. Vaillant, Monrocq & LeCun (1994), *Original approach for the localisation of objects in images*.
+    apart. Vaillant, Monrocq & LeCun (1994), *An original approach for the localisation of objects in images*.
 
     Raises `SettingsError` for a window that is too small for the halvings.
     """
