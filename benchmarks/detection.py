@@ -160,6 +160,7 @@ class Plain(AbstractFewAnswers, AbstractSliding):
 
     network: WindowNetwork
     space: Categorical = Categorical((), len(LABELS))
+    nothing: int = len(LABELS)
     mean: float = 40.0
     deviation: float = 60.0
 

@@ -21,6 +21,7 @@ class Bright(AbstractSliding):
     """Two labels: how far a window's mean is from 1, and from -1."""
 
     space: Real = Real((HEIGHT * WIDTH,))
+    nothing: int = 2
     window: tuple[int, int, int] = (HEIGHT, WIDTH, 1)
     stride: int = STRIDE
 

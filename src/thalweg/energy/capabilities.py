@@ -236,7 +236,8 @@ class AbstractSliding(AbstractEnergy):
     \(E(Y, c, Z, X) = Y\,G_c(X_Z) + (1 - Y)\,T\) for the window Z of the picture X, with something in it (Y = 1, of the
     label c) or nothing (Y = 0).
 
-    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart.
+    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart. `nothing` is the code of the
+    background among the labels.
     """
 
     if TYPE_CHECKING:
@@ -247,9 +248,13 @@ class AbstractSliding(AbstractEnergy):
         @property
         def stride(self) -> int: ...
 
+        @property
+        def nothing(self) -> int: ...
+
     else:
         window: eqx.AbstractVar[tuple[int, int, int]]
         stride: eqx.AbstractVar[int]
+        nothing: eqx.AbstractVar[int]
 
     @abstractmethod
     def slide(

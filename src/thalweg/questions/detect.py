@@ -18,6 +18,7 @@ import numpy as np
 
 from thalweg.data.boxes import Boxes
 from thalweg.data.pictures import Pictures
+from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractSliding
 from thalweg.errors import DataError, NotAnswered, SettingsError
@@ -62,13 +63,26 @@ class Search:
             )
 
 
+def check(F: AbstractEnergy) -> None:
+    """Raise `NotAnswered` for an energy that does not slide over pictures."""
+    if not isinstance(F, AbstractSliding):
+        raise NotAnswered(f"{type(F).__name__} does not look for objects in pictures: fit detector")
+
+
+def labels_of(F: AbstractEnergy, schema: Schema) -> tuple[str, ...]:
+    """The labels that windows may have, the background's left out."""
+    assert isinstance(F, AbstractSliding)
+    shown = [str(level) for level in schema[schema.target].levels] if schema.target else []
+    return tuple(level for i, level in enumerate(shown) if i != F.nothing)
+
+
 def detect(F: AbstractEnergy, pictures: Pictures, labels: tuple[str, ...], search: Search) -> Boxes:
     """What is found in each picture, the most probable first; `labels` are those of the energies that slide.
 
     Raises `NotAnswered` for an energy that does not slide, `DataError` for a picture smaller than the window.
     """
-    if not isinstance(F, AbstractSliding):
-        raise NotAnswered(f"{type(F).__name__} does not look for objects in pictures: fit detector")
+    check(F)
+    assert isinstance(F, AbstractSliding)
     found = [
         _boxes(number, windows, labels, search, size)
         for number, (size, windows) in enumerate(_windows(F, pictures, search))
