@@ -11,7 +11,7 @@ there as background. Beside it slide over the same windows, with the same suppre
 
 Average precision at an intersection over union of 0.5, mean over the ten labels; FROC of boxes with the right label.
 
-    THALWEG_DATA=… python benchmarks/detection.py [--write] [--seeds 3] [--canvases 500] [--tested 200]
+    THALWEG_DATA=… python benchmarks/detection.py [--write] [--seeds 3] [--canvases 300] [--tested 150]
 """
 
 import argparse
@@ -188,7 +188,7 @@ def of_classifier(train: np.ndarray, boxes: Boxes, test: np.ndarray, seed: int) 
     learnt = windows(train, boxes, (WINDOW, WINDOW), negatives=0, seed=seed)
     labels = np.searchsorted(LABELS, learnt.labels).astype(np.float32)
     shape = (WINDOW, WINDOW, 1)
-    network = WindowNetwork(shape, 10, channels=16, halvings=2, units=64, initial=drawn(jax.random.key(seed)))
+    network = WindowNetwork(shape, 10, channels=8, halvings=2, units=64, initial=drawn(jax.random.key(seed)))
     steps = 1000
     result = fit(
         Plain(network),
@@ -280,7 +280,9 @@ def by_coco(found: Boxes, truth: Boxes) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    assert truth.label is not None and found.label is not None and found.probability is not None
+    assert truth.label is not None
+    assert found.label is not None
+    assert found.probability is not None
     images = [{"id": int(i)} for i in np.unique(truth.picture)]
     known = [
         {
@@ -341,8 +343,8 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--canvases", type=int, default=500)
-    parser.add_argument("--tested", type=int, default=200)
+    parser.add_argument("--canvases", type=int, default=300)
+    parser.add_argument("--tested", type=int, default=150)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     test, truth = canvases(*digits("test"), given.tested, 1)

@@ -4,7 +4,8 @@ r"""What is where in a picture: an energy of windows that slides over pictures o
 
 for the window Z of the picture X: something of the label c is in it (Y = 1), or nothing (Y = 0). G is a convolutional
 network without padding (`thalweg.nn.windows`), so that all windows of a picture take one pass, and T a threshold that
-is learnt with it, from windows of which some are background, by any loss over answers. Of presence alone the labels are summed out, \(G = -\frac1\beta \log \sum_c e^{-\beta G_c}\), and \(p(Y = 1) = \sigma(\beta (T - G))\).
+is learnt with it, from windows of which some are background, by any loss over answers. Of presence alone the labels
+are summed out, \(G = -\frac1\beta \log \sum_c e^{-\beta G_c}\), and \(p(Y = 1) = \sigma(\beta (T - G))\).
 
 Osadchy, LeCun & Miller (2007), *Synergistic face detection and pose estimation with energy-based models*; the same
 network on windows and on whole pictures: Vaillant, Monrocq & LeCun (1994), *An original approach for the localisation
@@ -154,7 +155,7 @@ class Settings(LearningSettings):
     """Settings of `detector`."""
 
     background: str = setting("background", "the label of windows with nothing in them")
-    channels: int = setting(16, "channels of the first convolution; each halving doubles them")
+    channels: int = setting(8, "channels of the first convolution; each halving doubles them")
     halvings: int = setting(2, "convolutions of stride 2; windows slide by 2 to that many pixels")
     units: int = setting(64, "units of the layer that sees the whole window")
     nothing: int = setting(-1, "the code of the background's label; -1: found by its name")
