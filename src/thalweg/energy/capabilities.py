@@ -40,6 +40,24 @@ class AbstractConditional(AbstractMarginal):
         answers: eqx.AbstractVar[tuple[int, ...]]
 
 
+class AbstractSequential(AbstractConditional):
+    """An energy of one column of rows that come in sequences: each row's answer hangs together with its neighbours'.
+
+    As an energy of one row it is that of a sequence of length 1.
+    """
+
+    @abstractmethod
+    def labelled(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+    ) -> tuple[Float[Array, "n"], Float[Array, "n k"]]:
+        r"""The answers of least energy together, and \(\log p(y_i = v \mid x)\) of each row's, in nats; rows are there
+        where `mask`, and a sequence begins at each of the `starts`."""
+
+
 class AbstractZeroTemperature(AbstractEnergy):
     """An energy that only orders points, such as a distance: no noise was learnt to measure it by, so there is nothing
     to draw from it by itself."""

@@ -17,17 +17,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from thalweg.data.schema import Schema
 from thalweg.energy.capabilities import (
     AbstractFewAnswers,
     AbstractTabular,
 )
 from thalweg.energy.spaces import Categorical, Record
 from thalweg.learning.run import Fit
+from thalweg.models import classes
 from thalweg.models.answered import category
-from thalweg.models.classes import AbstractOneClass, LearningSettings, learned, settle
+from thalweg.models.classes import AbstractOneClass, LearningSettings, learned
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
-from thalweg.models.recipe import Problem, Recipe, place_of
+from thalweg.models.recipe import Problem, Recipe, place_of, setting
 from thalweg.nn.initial import OUTLINE, Initial, drawn
 
 
@@ -70,9 +72,20 @@ class Classifier(AbstractTabular, AbstractOneClass):
 class Settings(LearningSettings, NetworkSettings):
     """Settings of `classifier`."""
 
+    learning_rate: float = setting(
+        0.0, "largest step of Adam, falling to 0 (0: 0.002, of a linear network 0.03)"
+    )
+
     def __post_init__(self):
         NetworkSettings.__post_init__(self)
         LearningSettings.__post_init__(self)
+
+
+def settle(settings: Settings, schema: Schema, rows: int) -> Settings:
+    """The number of steps that suits so many rows, and their size that suits the network."""
+    rate = 0.03 if settings.network == "linear" else 0.002
+    settled = replace(settings, learning_rate=settings.learning_rate or rate)
+    return classes.settle(settled, schema, rows)
 
 
 def build(space: Record, settings: Settings, initial: Initial) -> Classifier:

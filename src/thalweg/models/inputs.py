@@ -24,15 +24,25 @@ class Seen(eqx.Module):
     key: PRNGKeyArray | None = None
 
 
+class Elements(eqx.Module):
+    """The input x of an energy over sequences of rows: the rows one after another, which of them are there, and where a
+    sequence begins (`thalweg.energy.packing`)."""
+
+    seen: Seen
+    mask: Bool[Array, "n"]
+    starts: Bool[Array, "n"]
+
+
 class Inputs(eqx.Module):
     r"""All columns of a row but the `answers`.
 
-    Coordinates are those of `Embedding`, numbers squashed (\(\operatorname{arcsinh} u\)) where they are no pixels;
+    Coordinates are those of `Embedding`, numbers `squashed` (\(\operatorname{arcsinh} u\)) where they are no pixels;
     beside them stands a 1 for each missing cell. A missing cell reads as the mean.
     """
 
     space: Record = eqx.field(static=True)
     answers: tuple[int, ...] = eqx.field(static=True)
+    squashed: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         if len(self.answers) == len(self.space.columns):
@@ -62,7 +72,7 @@ class Inputs(eqx.Module):
     def beside(self) -> "Inputs":
         """The inputs without the pixels, as inputs of the same row."""
         pixels = self.index[self.canvas.pixels]
-        return Inputs(self.space, (*self.answers, *pixels.tolist()))
+        return replace(self, answers=(*self.answers, *pixels.tolist()))
 
     @property
     def width(self) -> int:
@@ -73,7 +83,8 @@ class Inputs(eqx.Module):
         """The coordinates of the known inputs, and which of the others are missing."""
         known = observed[self.index]
         u, _ = self.embedding.embed(y[self.index], known)
-        u = jnp.where(_heavy(self.embedding), squash(u), u)
+        if self.squashed:
+            u = jnp.where(_heavy(self.embedding), squash(u), u)
         return jnp.concatenate([u, 1 - known[_flagged(self.embedding.space)].astype(u.dtype)])
 
     def picture(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h w c"]:
@@ -91,7 +102,7 @@ class Inputs(eqx.Module):
             columns[i] = column
         for i in self.answers:
             columns[i] = replace(columns[i], name=str(i))
-        return Inputs(Record(tuple(columns)), self.answers)
+        return replace(self, space=Record(tuple(columns)))
 
 
 @lru_cache(maxsize=64)

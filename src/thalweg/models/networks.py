@@ -3,7 +3,7 @@ r"""Networks over the input columns of a row, for conditional energies: linear, 
 A recipe's settings inherit `NetworkSettings`; `network_of` builds what they say.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -109,6 +109,8 @@ def network_of(
     kind = settings.network
     if kind == "auto":
         kind = "conv" if inputs.is_picture else "mlp"
+    # What is linear in the columns should be linear.
+    inputs = replace(inputs, squashed=kind != "linear")
     layers, width = _convolutions(inputs, settings, initial) if kind == "conv" else ((), inputs.width)
     hidden = None if kind == "linear" else _hidden(width, settings, initial)
     width = width if hidden is None else settings.width
