@@ -105,7 +105,7 @@ def fit(
         _check_sequences(chosen, schema)
         rows = schema.encode(dataset.table, name=dataset.name)
         train, validation, held_out = _parts(rows, chosen, seed, calibrate)
-        configured = chosen.settle(configured, schema.space, len(train))
+        configured = chosen.settle(configured, schema, len(train))
         run = Run(
             directory=directory,
             resume=resume,

@@ -14,7 +14,9 @@ import jax
 import numpy as np
 
 from thalweg import data
+from thalweg.data.boxes import Boxes
 from thalweg.data.dataset import Dataset
+from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
@@ -23,6 +25,7 @@ from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
 from thalweg.questions import denoise as denoising
+from thalweg.questions import detect as finding
 from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
@@ -200,6 +203,22 @@ class Model:
     def encode(self, rows: Any) -> Codes:
         """The latent z of each row, for a model that has one."""
         return encoding.encode(self.F, self._encode(rows)[1])
+
+    def detect(self, pictures: Any, **search: Any) -> Boxes:
+        """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
+
+        `pictures` are a folder, a file, an array (n, height, width) or (n, height, width, channels), or a list of
+        arrays; the keywords are those of `thalweg.questions.detect.Search`: `threshold`, `overlap`, `smallest`,
+        `largest`, `step`. Raises `NotAnswered` for another energy, `DataError` for pictures that cannot be searched.
+        """
+        finding.check(self.F)
+        shown = open_pictures(pictures, self.channels)
+        return finding.detect(self.F, shown, finding.labels_of(self.F, self.schema), finding.Search(**search))
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the pictures that the model looks at; None for a table."""
+        return (*self.schema.grid, 1)[2] if self.schema.grid else None
 
     # --- keeping and showing ------------------------------------------------------------------------------------
 

@@ -170,12 +170,19 @@ def _space_column(column: ColumnSchema, place: tuple[int, ...]) -> Column:
     name, size = column.name, column.size
     if column.has_levels:
         found = Column(name, "categorical", size=size)
+        if place and column.kind == "binary":
+            black, white = map(float, column.levels)
+            found = replace(found, origin=black, unit=white - black)
     elif column.kind == "integer":
-        found = Column(name, "integer", size=size, center=column.center, spread=column.std)
+        found = Column(
+            name, "integer", size=size, center=column.center, spread=column.std, origin=float(column.origin)
+        )
     else:
         low, high = column.quantiles[0], column.quantiles[-1]
         margin = (high - low) / 2
-        found = Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+        found = Column(
+            name, "real", lower=low - margin, upper=high + margin, origin=column.mean, unit=column.std
+        )
     return replace(found, pixel=bool(place), place=place)
 
 

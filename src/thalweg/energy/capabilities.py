@@ -271,3 +271,36 @@ class AbstractStructured(AbstractEnergy):
     @abstractmethod
     def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""
+
+
+class AbstractSliding(AbstractEnergy):
+    r"""An energy of what is seen in a window, which slides over pictures at the cost of one pass:
+    \(E(Y, c, Z, X) = Y\,G_c(X_Z) + (1 - Y)\,T\) for the window Z of the picture X, with something in it (Y = 1, of the
+    label c) or nothing (Y = 0).
+
+    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart. `nothing` is the code of the
+    background among the labels.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def window(self) -> tuple[int, int, int]: ...
+
+        @property
+        def stride(self) -> int: ...
+
+        @property
+        def nothing(self) -> int: ...
+
+    else:
+        window: eqx.AbstractVar[tuple[int, int, int]]
+        stride: eqx.AbstractVar[int]
+        nothing: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def slide(
+        self, picture: Float[Array, "height width c"]
+    ) -> tuple[Float[Array, "rows columns k"], Scalar, Scalar]:
+        r"""\(G_c\) of every window that lies in the picture, row by row; \(T\); and the \(\beta\) at which energies are
+        probabilities. Pixels are in the user's own units."""

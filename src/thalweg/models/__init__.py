@@ -3,6 +3,7 @@
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
+from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
@@ -26,6 +27,7 @@ RECIPES: dict[str, Recipe] = {
         CONV_EBM,
         PRODUCTS,
         CLASSIFIER,
+        DETECTOR,
     )
 }
 

@@ -14,6 +14,7 @@ QUESTIONS = (
     "rank",
     "explain",
     "encode",
+    "detect",
 )
 
 
