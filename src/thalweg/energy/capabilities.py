@@ -6,7 +6,9 @@ are never read.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
+import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
@@ -206,3 +208,43 @@ class AbstractStructured(AbstractEnergy):
     @abstractmethod
     def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""
+
+
+class AbstractEmbedded(AbstractEnergy):
+    r"""An energy behind which lies one of pairs, \(E(a, b) = \lVert G(a) - H(b) \rVert^2 / 2\tau\), of embeddings of
+    length 1: the nearer, the lower. Where like is compared with like, H is G."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def temperature(self) -> float | Scalar:
+            r"""\(\tau\), which turns distances into nats."""
+
+        @property
+        def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+            """The places of the columns that G reads and of those that H reads; the same twice where H is G."""
+
+    else:
+        temperature: eqx.AbstractVar[float | Scalar]
+        sides: eqx.AbstractVar[tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @abstractmethod
+    def embed(
+        self,
+        y: Float[Array, "d"],
+        observed: Bool[Array, "d"],
+        side: int = 0,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "k"]:
+        """G of a row, or H where `side` is 1, of length 1; `key` drives the dropout of training."""
+
+
+class AbstractScored(AbstractEnergy):
+    r"""An energy that orders rows, \(F = -s\): its scores mean nothing but their order and their differences."""
+
+    @abstractmethod
+    def score(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], *, key: PRNGKeyArray | None = None
+    ) -> Scalar:
+        """s of a row; `key` drives the dropout of training."""
