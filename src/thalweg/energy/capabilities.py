@@ -23,6 +23,23 @@ class AbstractMarginal(AbstractEnergy):
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
 
 
+class AbstractConditional(AbstractMarginal):
+    r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
+
+    Inputs may be missing, as far as the energy was taught to read a row without them; an answer that is missing is
+    summed out (`marginal`).
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def answers(self) -> tuple[int, ...]:
+            """The places of the columns that it is of."""
+
+    else:
+        answers: eqx.AbstractVar[tuple[int, ...]]
+
+
 class AbstractZeroTemperature(AbstractEnergy):
     """An energy that only orders points, such as a distance: no noise was learnt to measure it by, so there is nothing
     to draw from it by itself."""
@@ -190,8 +207,8 @@ class AbstractFewAnswers(AbstractEnergy):
 
 
 class AbstractStructured(AbstractEnergy):
-    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and it
-    is a sum of terms of few coordinates each."""
+    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and
+    it is a sum of terms of few coordinates each."""
 
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:
