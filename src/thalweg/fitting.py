@@ -96,7 +96,7 @@ def fit(
             if drop or kinds or not isinstance(data, Dataset)
             else load_rows(data)
         )
-        schema = Schema.infer(dataset, target=target)
+        schema = Schema.infer(dataset, target=target, classes=not chosen.ordered)
         if directory is not None:
             check_schema(schema)
         rows = schema.encode(dataset.table, name=dataset.name)

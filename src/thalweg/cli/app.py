@@ -19,7 +19,18 @@ app = typer.Typer(
 _FIT, _ASK, _LOOK = "Fit and look", "Ask", "What there is"
 _PANELS = {
     _FIT: ("fit", "report", "combine"),
-    _ASK: ("energy", "score", "explain", "complete", "predict", "sample", "denoise", "rank", "encode"),
+    _ASK: (
+        "energy",
+        "score",
+        "explain",
+        "complete",
+        "predict",
+        "sample",
+        "denoise",
+        "rank",
+        "retrieve",
+        "encode",
+    ),
     _LOOK: ("models", "info", "demo"),
 }
 

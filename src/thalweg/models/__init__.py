@@ -10,8 +10,11 @@ from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
 from thalweg.models.products import PRODUCTS
+from thalweg.models.ranker import RANKER
 from thalweg.models.rbm import RESTRICTED_BOLTZMANN
 from thalweg.models.recipe import Recipe
+from thalweg.models.siamese import SIAMESE
+from thalweg.models.two_tower import TWO_TOWER
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -26,6 +29,9 @@ RECIPES: dict[str, Recipe] = {
         CONV_EBM,
         PRODUCTS,
         CLASSIFIER,
+        SIAMESE,
+        TWO_TOWER,
+        RANKER,
     )
 }
 

@@ -34,7 +34,7 @@ from thalweg.models.classes import AbstractClasses
 from thalweg.models.inputs import Inputs
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
-from thalweg.models.shifts import Shifted
+from thalweg.models.variations import Varied
 from thalweg.nn.initial import OUTLINE, Initial, drawn
 
 LOSSES = ("info-nce", "contrastive", "triplet")
@@ -96,6 +96,8 @@ class Settings(NetworkSettings):
     margin: float = setting(0.0, "contrastive, triplet: how far apart is enough (0: 1 and 0.2; at most 2)")
     each: int = setting(4, "rows of a class in a batch")
     shift: int = setting(0, "images: by how many pixels pictures are moved at random in training")
+    mirror: bool = setting(False, "images: whether half of the pictures are mirrored in training")
+    light: float = setting(0.0, "images: deviation of the contrast and brightness of pictures in training")
     steps: int = setting(1000, "training steps")
     batch: int = setting(64, "rows a step")
     learning_rate: float = setting(1e-3, "largest step of Adam, falling to 0")
@@ -111,8 +113,10 @@ class Settings(NetworkSettings):
             raise SettingsError(
                 f"embeddings are at most 2 apart, so the margin lies below, not {self.margin:g}"
             )
-        if self.size < 2 or self.shift < 0:
-            raise SettingsError(f"an embedding has at least 2 numbers, and a shift is not negative: {self}")
+        if self.size < 2:
+            raise SettingsError(f"an embedding has at least 2 numbers, not {self.size}")
+        if self.shift < 0 or self.light < 0:
+            raise SettingsError(f"shift and light are at least 0, not {self.shift} and {self.light:g}")
         if self.each < 2 or self.batch < 2 * self.each:
             raise SettingsError(
                 f"a batch needs at least 2 rows of 2 classes, not {self.each} of each in {self.batch} rows"
@@ -153,6 +157,7 @@ def train(problem: Problem) -> Fit:
         ),
         steps=settings.steps,
         batch=settings.batch // settings.each,
+        measure_every=max(1, settings.steps // 20),
         averaging=0.99,
         key=fit_key,
         run=problem.run,
@@ -163,14 +168,16 @@ def train(problem: Problem) -> Fit:
 
 
 def objective_for(settings: Settings, inputs: Inputs) -> AbstractObjective:
-    """The loss of this name; of pictures that are moved, where the settings say so."""
+    """The loss of this name; of pictures that are varied, where the settings say so."""
     margin = settings.margin or MARGINS.get(settings.loss, 1.0)
     objective = {
         "info-nce": InfoNCE(settings.each),
         "contrastive": Contrastive(settings.each, margin),
         "triplet": Triplet(settings.each, margin),
     }[settings.loss]
-    return Shifted(objective, inputs, settings.shift) if settings.shift else objective
+    if not (settings.shift or settings.mirror or settings.light):
+        return objective
+    return Varied(objective, inputs, settings.shift, settings.mirror, settings.light)
 
 
 def prototypes(energy: Siamese, rows: Rows, classes: np.ndarray) -> Float[np.ndarray, "c k"]:

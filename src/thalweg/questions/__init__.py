@@ -3,7 +3,18 @@
 from thalweg.energy.base import AbstractEnergy
 
 #: The questions in the order in which they are shown.
-QUESTIONS = ("energy", "score", "complete", "denoise", "sample", "predict", "rank", "explain", "encode")
+QUESTIONS = (
+    "energy",
+    "score",
+    "complete",
+    "denoise",
+    "sample",
+    "predict",
+    "rank",
+    "retrieve",
+    "explain",
+    "encode",
+)
 
 
 def methods(kind: type[AbstractEnergy]) -> dict[str, str | None]:
