@@ -99,7 +99,7 @@ def fit(
             if drop or kinds or not isinstance(data, Dataset)
             else load_rows(data)
         )
-        schema = Schema.infer(dataset, target=target)
+        schema = Schema.infer(dataset, target=target, classes=not chosen.ordered)
         if directory is not None:
             check_schema(schema)
         _check_sequences(chosen, schema)

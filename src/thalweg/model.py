@@ -33,6 +33,7 @@ from thalweg.questions import given as conditioning
 from thalweg.questions import label as labelling
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
+from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
 from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
@@ -188,6 +189,36 @@ class Model:
         _, options = self._encode(candidates, partial=True)
         context = None if rows is None else self._encode(rows, partial=True)[1]
         return ranking.rank(context, options, self._energies)
+
+    def retrieve(
+        self,
+        rows: Any,
+        among: Any = None,
+        k: int = 10,
+        *,
+        method: retrieving.Method = "exact",
+    ) -> Ranking:
+        """For each row, the `k` of `among` that belong to it best, from lowest to highest energy of the pair.
+
+        `among` are rows, or an `index` of them. Of a model of two sides they are of the side that `rows` are not of;
+        None: the rows themselves, without each row itself where like is compared with like. `method` "hnsw" looks at
+        few of many (`pip install thalweg[retrieval]`), and may miss some.
+        """
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(rows, partial=True)
+        side = retrieving.side_of(F, encoded)
+        if isinstance(among, retrieving.Index):
+            return retrieving.retrieve(F, encoded, among, k)
+        others = encoded if among is None else self._encode(among, partial=True)[1]
+        candidates = retrieving.index(F, others, retrieving.side_of(F, others, side), method)
+        apart = among is None and F.sides[0] == F.sides[1]
+        return retrieving.retrieve(F, encoded, candidates, k, apart=apart)
+
+    def index(self, among: Any, *, side: int = 1, method: retrieving.Method = "exact") -> retrieving.Index:
+        """The candidates of `retrieve`, embedded once for many calls; of two sides they are the second, or `side` 0."""
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(among, partial=True)
+        return retrieving.index(F, encoded, retrieving.side_of(F, encoded, 1 - side), method)
 
     def explain(self, rows: Any, *, pairs: bool = False) -> Explanation:
         """Which cell is wrong and what it should be: the energy that each would release if it were re-inferred.

@@ -35,8 +35,8 @@ class Schema:
     target: str | None = None
 
     @classmethod
-    def infer(cls, dataset: Dataset, target: str | None = None) -> "Schema":
-        """What each column of `dataset` is.
+    def infer(cls, dataset: Dataset, target: str | None = None, *, classes: bool = True) -> "Schema":
+        """What each column of `dataset` is; a target of few whole numbers is one of `classes`, unless they are not.
 
         Raises `DataError` for fewer than two rows, nothing but constants, an absent or constant target,
         infinite values, text that looks like an identifier and numbers that float32 cannot tell apart.
@@ -54,7 +54,8 @@ class Schema:
 
         def column_as(name: str, decided: str | None) -> ColumnSchema:
             column = dataset.table.column(name)
-            return infer_column(name, column, decided=decided, target=name == target, where=dataset.where)
+            few = name == target and classes
+            return infer_column(name, column, decided=decided, target=few, where=dataset.where)
 
         found = {name: column_as(name, dataset.kinds.get(name)) for name in names}
         pixels = names[: math.prod(dataset.grid)] if dataset.grid else []

@@ -304,3 +304,43 @@ class AbstractSliding(AbstractEnergy):
     ) -> tuple[Float[Array, "rows columns k"], Scalar, Scalar]:
         r"""\(G_c\) of every window that lies in the picture, row by row; \(T\); and the \(\beta\) at which energies are
         probabilities. Pixels are in the user's own units."""
+
+
+class AbstractEmbedded(AbstractEnergy):
+    r"""An energy behind which lies one of pairs, \(E(a, b) = \lVert G(a) - H(b) \rVert^2 / 2\tau\), of embeddings of
+    length 1: the nearer, the lower. Where like is compared with like, H is G."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def temperature(self) -> float | Scalar:
+            r"""\(\tau\), which turns distances into nats."""
+
+        @property
+        def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+            """The places of the columns that G reads and of those that H reads; the same twice where H is G."""
+
+    else:
+        temperature: eqx.AbstractVar[float | Scalar]
+        sides: eqx.AbstractVar[tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @abstractmethod
+    def embed(
+        self,
+        y: Float[Array, "d"],
+        observed: Bool[Array, "d"],
+        side: int = 0,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "k"]:
+        """G of a row, or H where `side` is 1, of length 1; `key` drives the dropout of training."""
+
+
+class AbstractScored(AbstractEnergy):
+    r"""An energy that orders rows, \(F = -s\): its scores mean nothing but their order and their differences."""
+
+    @abstractmethod
+    def score(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], *, key: PRNGKeyArray | None = None
+    ) -> Scalar:
+        """s of a row; `key` drives the dropout of training."""

@@ -11,8 +11,11 @@ from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
 from thalweg.models.products import PRODUCTS
+from thalweg.models.ranker import RANKER
 from thalweg.models.rbm import RESTRICTED_BOLTZMANN
 from thalweg.models.recipe import Recipe
+from thalweg.models.siamese import SIAMESE
+from thalweg.models.two_tower import TWO_TOWER
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -28,6 +31,9 @@ RECIPES: dict[str, Recipe] = {
         PRODUCTS,
         CLASSIFIER,
         DETECTOR,
+        SIAMESE,
+        TWO_TOWER,
+        RANKER,
     )
 }
 

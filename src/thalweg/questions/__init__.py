@@ -15,6 +15,7 @@ QUESTIONS = (
     "explain",
     "encode",
     "detect",
+    "retrieve",
 )
 
 

@@ -16,6 +16,7 @@ from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractConditionalSampler,
     AbstractNeighbours,
+    AbstractScored,
     AbstractSequential,
     AbstractZeroTemperature,
 )
@@ -33,7 +34,9 @@ SWEEPS, DESCENT = 5, Gradient(tolerance=1e-3)
 CONDITIONALS = 256
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
     if issubclass(kind, AbstractConditional):
         return f"{_method(kind)}; of its target alone"
     return _method(kind)

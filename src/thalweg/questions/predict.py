@@ -21,6 +21,7 @@ from thalweg.energy.capabilities import (
     AbstractCompletion,
     AbstractConditional,
     AbstractMarginal,
+    AbstractScored,
     AbstractSequential,
 )
 from thalweg.errors import SettingsError
@@ -35,7 +36,9 @@ QUANTILES = (0.05, 0.5, 0.95)
 DRAWS = 128
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
     if issubclass(kind, AbstractConditional):
         return "exact: the energy along its target, given the other columns"
     if issubclass(kind, AbstractColumnConditional):
