@@ -78,6 +78,7 @@ def fit(
     """
     log = (log or _to_stderr) if first() else _to_nobody
     chosen, configured = _configure(recipe, objective, settings)
+    configured, target = chosen.aimed(configured, target)
     # Of several processes the first alone looks at the directory and writes there.
     directory = _directory(out, resume=resume) if first() else None
     with _run_in(directory, resume=resume, force=force):

@@ -25,6 +25,7 @@ from thalweg.questions import denoise as denoising
 from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
+from thalweg.questions import given as conditioning
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
 from thalweg.questions import sample as sampling
@@ -94,6 +95,7 @@ class Model:
         answer, each takes so many `steps` (None: what is usual), and `ChainWarning` says when they were too few.
         """
         dataset, encoded = self._encode(rows)
+        conditioning.check_inputs(self.F, encoded)
         if n == 1:
             filled = completing.best_guess(self.F, encoded, self._walker, steps)
             return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
@@ -110,6 +112,7 @@ class Model:
         `noise` is the deviation of the noise as a share of each column's own deviation, for all columns or by
         column name; for a category it is the probability that it was replaced by another. Missing cells stay missing.
         """
+        conditioning.check_whole(self.F, "denoise")
         dataset, encoded = self._encode(rows)
         levels = denoising.noise_levels(self.schema, noise)
         clean = denoising.denoise(self.F, encoded, levels, self.schema, self._start)
@@ -134,6 +137,7 @@ class Model:
                 self.schema.index(name)
             dataset = data.load({name: [value] for name, value in given.items()})
             context = self.schema.encode(dataset.table, partial=True)
+        conditioning.check_inputs(self.F, context)
         return self.schema.decode(sampling.draw(self.F, n, context, seed, self._walker, steps))
 
     def predict(
@@ -224,7 +228,9 @@ class Model:
             raise SchemaError(
                 "predict needs a target: name one of " + ", ".join(self.schema.space.names[:20])
             )
-        return self._encode(rows, without=name)[1], self.schema.index(name)
+        index = self.schema.index(name)
+        conditioning.check_answer(self.F, index)
+        return self._encode(rows, without=name)[1], index
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""

@@ -6,7 +6,9 @@ are never read.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
+import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
@@ -19,6 +21,23 @@ class AbstractMarginal(AbstractEnergy):
     def marginal(self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None) -> Scalar:
         r"""The energy of the observed part: \(-\log \int e^{-F}\,dy_{missing}\); for an energy at zero
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
+
+
+class AbstractConditional(AbstractMarginal):
+    r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
+
+    Inputs may be missing, as far as the energy was taught to read a row without them; an answer that is missing is
+    summed out (`marginal`).
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def answers(self) -> tuple[int, ...]:
+            """The places of the columns that it is of."""
+
+    else:
+        answers: eqx.AbstractVar[tuple[int, ...]]
 
 
 class AbstractZeroTemperature(AbstractEnergy):
@@ -188,8 +207,8 @@ class AbstractFewAnswers(AbstractEnergy):
 
 
 class AbstractStructured(AbstractEnergy):
-    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and it
-    is a sum of terms of few coordinates each."""
+    """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and
+    it is a sum of terms of few coordinates each."""
 
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:

@@ -13,6 +13,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import (
     AbstractBlurred,
     AbstractCompletion,
+    AbstractConditional,
     AbstractConditionalSampler,
     AbstractNeighbours,
     AbstractZeroTemperature,
@@ -32,6 +33,12 @@ CONDITIONALS = 256
 
 
 def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractConditional):
+        return f"{_method(kind)}; of its target alone"
+    return _method(kind)
+
+
+def _method(kind: type[AbstractEnergy]) -> str:
     if issubclass(kind, AbstractConditionalSampler):
         return "exact: conditional mean or most probable value, and joint draws"
     if issubclass(kind, AbstractCompletion):

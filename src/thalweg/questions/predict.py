@@ -16,7 +16,12 @@ from scipy.special import logsumexp
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractCompletion, AbstractMarginal
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractCompletion,
+    AbstractConditional,
+    AbstractMarginal,
+)
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
 from thalweg.questions import chains
@@ -30,6 +35,8 @@ DRAWS = 128
 
 
 def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractConditional):
+        return "exact: the energy along its target, given the other columns"
     if issubclass(kind, AbstractColumnConditional):
         return "exact: the network's conditional of the column"
     if issubclass(kind, AbstractMarginal):
