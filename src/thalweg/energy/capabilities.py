@@ -40,6 +40,14 @@ class AbstractConditional(AbstractMarginal):
         answers: eqx.AbstractVar[tuple[int, ...]]
 
 
+class AbstractJointAnswers(AbstractConditional):
+    """A conditional energy of numbers that hands out the energy of all its answers together for one row."""
+
+    @abstractmethod
+    def of_answers(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> AbstractEnergy:
+        r"""\(F(\cdot, x)\) up to a constant, over the bounded box of the answers (a,), with the inputs of this row."""
+
+
 class AbstractZeroTemperature(AbstractEnergy):
     """An energy that only orders points, such as a distance: no noise was learnt to measure it by, so there is nothing
     to draw from it by itself."""

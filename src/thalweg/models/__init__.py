@@ -3,6 +3,7 @@
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.gmm import GMM
+from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.mlp_ebm import MLP_EBM
@@ -24,6 +25,7 @@ RECIPES: dict[str, Recipe] = {
         MLP_EBM,
         CONV_EBM,
         PRODUCTS,
+        IMPLICIT,
     )
 }
 
