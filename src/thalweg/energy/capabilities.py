@@ -216,7 +216,11 @@ class AbstractFewAnswers(AbstractEnergy):
 
 class AbstractStructured(AbstractEnergy):
     """An energy of more answers than can be listed, which searches all of them exactly: its coordinates are finite, and
-    it is a sum of terms of few coordinates each."""
+    it is a sum of terms of few coordinates each.
+
+    An input may mask coordinates, which the energy then does not read. Answers are told apart by `==`, so there all of
+    them are 0: those that `best` and `draw` return, and the right ones that it is trained on. Costs do not count there.
+    """
 
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:

@@ -1,6 +1,7 @@
 """The catalogue: every recipe by its name."""
 
 from thalweg.errors import SettingsError, did_you_mean
+from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
@@ -25,6 +26,7 @@ RECIPES: dict[str, Recipe] = {
         MLP_EBM,
         CONV_EBM,
         PRODUCTS,
+        CLASSIFIER,
         IMPLICIT,
     )
 }

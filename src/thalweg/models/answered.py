@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.spaces import Column, Record
@@ -33,8 +33,8 @@ def pairs_of(rows: Rows, answers: tuple[int, ...]) -> Pairs:
     """Each row without its answers, and these: (n, a), or (n,) where there is one."""
     seen = rows.observed.copy()
     seen[:, list(answers)] = False
-    y: Float[np.ndarray, "n ..."] = rows.values[:, list(answers)]
-    return Pairs(Seen(np.where(seen, rows.values, np.float32(0)), seen), y[:, 0] if len(answers) == 1 else y)
+    x = Seen(jnp.asarray(np.where(seen, rows.values, np.float32(0))), jnp.asarray(seen))
+    return Pairs(x, jnp.asarray(rows.values[:, answers[0] if len(answers) == 1 else list(answers)]))
 
 
 def category(space: Record, index: int, recipe: str) -> Column:
