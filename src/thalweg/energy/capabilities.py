@@ -26,8 +26,8 @@ class AbstractMarginal(AbstractEnergy):
 class AbstractConditional(AbstractMarginal):
     r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
 
-    Inputs may be missing, as far as the energy was taught to read a row without them; an answer that is missing is
-    summed out (`marginal`).
+    It is \(-\log p(y \mid x)\), in nats, of numbers that are answers in codes. Inputs may be missing, as far as the
+    energy was taught to read a row without them; an answer that is missing is summed out (`marginal`).
     """
 
     if TYPE_CHECKING:

@@ -19,12 +19,18 @@ from thalweg.models.relaxation import bins, relaxed
 MARGIN = 0.1
 #: Cells along each dimension of a box of one and of two; points of one of more, a power of two.
 CELLS, POINTS = {1: 512, 2: 48}, 4096
+#: Cells of a dimension, and points, where a sum over the box is one of many.
+COARSE, FEW = 64, 512
 
 
 class AnswerBox(eqx.Module):
-    """The ranges of some columns of a table, all of them numbers; counts are as many values, or bins of a number."""
+    """The ranges of some columns of a table, all of them numbers; counts are as many values, or bins of a number.
+
+    Sums over it are over `nodes`, of which there are fewer where it is `coarse`.
+    """
 
     record: Record = eqx.field(static=True)
+    coarse: bool = eqx.field(static=True, default=False)
 
     @property
     def relaxed(self) -> Record:
@@ -39,7 +45,12 @@ class AnswerBox(eqx.Module):
     @property
     def nodes(self) -> Float[Array, "m a"]:
         """Points spread over the box, each for as much of it as every other."""
-        return jnp.asarray(_nodes(self.record))
+        return jnp.asarray(_nodes(self.record, self.coarse))
+
+    def without(self, i: int) -> "AnswerBox":
+        """The box of the other columns, coarse."""
+        columns = self.record.columns
+        return AnswerBox(Record((*columns[:i], *columns[i + 1 :])), True)
 
     def unit(self, v: Float[Array, "a"]) -> Float[Array, "a"]:
         """Answers as numbers from -1 to 1."""
@@ -58,7 +69,7 @@ class AnswerBox(eqx.Module):
     def within(self, node: Float[Array, "a"], *, key: PRNGKeyArray) -> Float[Array, "a"]:
         """A draw from the cell around a node; a count is a count."""
         lower, upper = _bounds(self.record)
-        cells = np.array(_cells(self.record), np.float32)
+        cells = np.array(_cells(self.record, self.coarse), np.float32)
         moved = node + (upper - lower) / cells * (jax.random.uniform(key, node.shape) - 0.5)
         counts = np.array([column.kind == "integer" for column in self.record.columns])
         return jnp.where(counts, jnp.round(jnp.clip(moved, lower + 0.5, upper - 0.5)), moved)
@@ -82,20 +93,19 @@ def _bounds(record: Record) -> tuple[Float[np.ndarray, "a"], Float[np.ndarray, "
     return np.array([c.lower for c in columns], np.float32), np.array([c.upper for c in columns], np.float32)
 
 
-def _cells(record: Record) -> list[int]:
+def _cells(record: Record, coarse: bool) -> list[int]:
     """How many cells a dimension has: as many as a count has values, where these are not too many."""
-    most = CELLS.get(len(record.columns))
-    if most is None:
-        return [column.size if column.kind == "integer" else POINTS for column in record.columns]
+    most = CELLS.get(len(record.columns), FEW if coarse else POINTS)
+    most = min(most, COARSE) if coarse and len(record.columns) == 1 else most
     return [min(column.size, most) if column.kind == "integer" else most for column in record.columns]
 
 
 @lru_cache(maxsize=64)
-def _nodes(record: Record) -> Float[np.ndarray, "m a"]:
+def _nodes(record: Record, coarse: bool) -> Float[np.ndarray, "m a"]:
     lower, upper = _bounds(record)
-    if len(record.columns) in CELLS:
-        axes = [(np.arange(cells) + 0.5) / cells for cells in _cells(record)]
+    if len(record.columns) == 1 or (len(record.columns) in CELLS and not coarse):
+        axes = [(np.arange(cells) + 0.5) / cells for cells in _cells(record, coarse)]
         shares = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
     else:
-        shares = qmc.Sobol(len(record.columns), seed=0).random(POINTS)
+        shares = qmc.Sobol(len(record.columns), seed=0).random(FEW if coarse else POINTS)
     return (lower + (upper - lower) * shares).astype(np.float32)

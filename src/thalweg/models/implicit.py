@@ -129,16 +129,30 @@ class Implicit(AbstractJointAnswers, AbstractColumnConditional, AbstractCompleti
 
     def column_energies(self, y, index, values, observed, x=None):
         answers = jnp.array(self.answers)
-        context, here = self.context(y, self._inputs(observed)), answers == index
-        seen = observed[answers] | here
-        if len(self.answers) == 1:
-            return self.over(values[:, None], context)
+        context, v, seen = self.context(y, self._inputs(observed)), y[answers], observed[answers]
 
-        def energy(value):
-            return self._marginal(jnp.where(here, value, y[answers]), seen, context)
+        def of_input():
+            known = observed.at[index].set(True)
+            return jax.lax.map(
+                lambda value: self.marginal(y.at[index].set(value), known), values, batch_size=16
+            )
 
-        # One value after the other: each is a sum over the other answers.
-        return jax.lax.map(energy, values, batch_size=16)
+        def along(i: int):
+            if len(self.answers) == 1:
+                return self.over(values[:, None], context)
+            others, own = self.box.without(i), np.arange(len(self.answers)) != i
+            nodes = jnp.where(seen[own][None], v[own][None], others.nodes)
+
+            def energy(value):
+                points = jnp.insert(nodes, i, value, axis=1)
+                return -others.log_integral(-self.over(points, context), ~seen[own])
+
+            # One value after the other: each is a sum over the other answers.
+            return jax.lax.map(energy, values, batch_size=16)
+
+        branches = [lambda i=i: along(i) for i in range(len(self.answers))]
+        which = jnp.where(jnp.any(answers == index), jnp.argmax(answers == index), len(branches))
+        return jax.lax.switch(which, [*branches, of_input])
 
     def complete(self, y, observed, x=None):
         nodes, shares = self._shares(y, observed)
@@ -160,7 +174,7 @@ class Implicit(AbstractJointAnswers, AbstractColumnConditional, AbstractCompleti
         return nodes, jax.nn.softmax(-self.over(nodes, context))
 
     def of_answers(self, y, observed):
-        return Answers(self).given(Seen(y, self._inputs(observed)))
+        return Answers(self).given(Seen(jnp.asarray(y), self._inputs(jnp.asarray(observed))))
 
 
 class Answers(AbstractEnergy):
@@ -213,8 +227,8 @@ def places(space: Record, settings: Settings) -> tuple[int, ...]:
     for column in (space.columns[i] for i in found):
         if column.kind == "categorical":
             raise SettingsError(
-                f"implicit predicts numbers, and {column.name!r} is a category: fit classifier, or say what it is "
-                f"(--kind {column.name}=number)"
+                f"implicit predicts numbers, and {column.name!r} is a category: fit classifier, or say that it is a "
+                f"number (--kind {column.name}=integer)"
             )
     return found
 
