@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.capabilities import AbstractSequential
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
@@ -31,6 +31,7 @@ from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
 from thalweg.questions import given as conditioning
 from thalweg.questions import label as labelling
+from thalweg.questions import modes as all_modes
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
 from thalweg.questions import retrieve as retrieving
@@ -152,18 +153,25 @@ class Model:
         target: str | None = None,
         *,
         draws: int = 0,
+        modes: bool = False,
         seed: int = 0,
         steps: int | None = None,
     ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
         Any column can be the target; by default the one named when fitting. What the rows say there is not read.
-        `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
+        With `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
-        return predicting.predict(
+        answer = predicting.predict(
             self.F, encoded, index, self.schema, draws, seed, self._candidates, self._walker, steps
         )
+        if not modes:
+            return answer
+        found = all_modes.modes(
+            self.F, encoded, index, self.schema, self._candidates, self._walker, self._energies, steps
+        )
+        return replace(answer, modes=found)
 
     def label(self, rows: Any, *, k: int = 1) -> Labels:
         """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
@@ -304,6 +312,9 @@ class Model:
 
     def _in_units(self, energies: np.ndarray, rows: Rows) -> np.ndarray:
         """Energies in codes as energies in the user's units."""
+        if isinstance(self.F, AbstractConditional):
+            answered = np.isin(np.arange(rows.observed.shape[1]), self.F.answers)
+            return energies + self.schema.log_units(rows.observed & answered)
         is_density = isinstance(self.F, AbstractDensity)
         return energies + self.schema.log_units(rows.observed) if is_density else energies
 

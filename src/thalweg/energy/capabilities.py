@@ -26,8 +26,8 @@ class AbstractMarginal(AbstractEnergy):
 class AbstractConditional(AbstractMarginal):
     r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
 
-    Inputs may be missing, as far as the energy was taught to read a row without them; an answer that is missing is
-    summed out (`marginal`).
+    It is \(-\log p(y \mid x)\), in nats, of numbers that are answers in codes. Inputs may be missing, as far as the
+    energy was taught to read a row without them; an answer that is missing is summed out (`marginal`).
     """
 
     if TYPE_CHECKING:
@@ -80,6 +80,14 @@ class AbstractSequential(AbstractConditional):
         key: PRNGKeyArray,
     ) -> Float[Array, "n"]:
         """An exact draw of the answers of all rows together."""
+
+
+class AbstractJointAnswers(AbstractConditional):
+    """A conditional energy of numbers that hands out the energy of all its answers together for one row."""
+
+    @abstractmethod
+    def of_answers(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> AbstractEnergy:
+        r"""\(F(\cdot, x)\) up to a constant, over the bounded box of the answers (a,), with the inputs of this row."""
 
 
 class AbstractZeroTemperature(AbstractEnergy):

@@ -5,6 +5,7 @@ from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
+from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.mlp_ebm import MLP_EBM
@@ -34,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
         SIAMESE,
         TWO_TOWER,
         RANKER,
+        IMPLICIT,
     )
 }
 

@@ -93,9 +93,7 @@ class LearningSettings:
     )
     steps: int = setting(0, "training steps at most (0: twenty passes over the rows, from 1,000 to 6,000)")
     batch: int = setting(128, "rows a step")
-    learning_rate: float = setting(
-        0.0, "largest step of Adam, falling to 0 (0: 0.002, of a linear network 0.03)"
-    )
+    learning_rate: float = setting(2e-3, "largest step of Adam, falling to 0")
     decay: float = setting(1e-3, "weight decay")
     patience: int = setting(10, "measurements without a lower held-out loss before stopping")
 
@@ -104,10 +102,10 @@ class LearningSettings:
 
 
 def settle(settings: Any, schema: Schema, rows: int) -> Any:
-    """The number of steps that suits so many rows, and their size that suits the network."""
-    steps = int(np.clip(EPOCHS * rows // settings.batch, LEAST_STEPS, MOST_STEPS))
-    rate = 0.03 if getattr(settings, "network", None) == "linear" else 0.002
-    return replace(settings, steps=settings.steps or steps, learning_rate=settings.learning_rate or rate)
+    """The number of steps that suits so many rows."""
+    if settings.steps:
+        return settings
+    return replace(settings, steps=int(np.clip(EPOCHS * rows // settings.batch, LEAST_STEPS, MOST_STEPS)))
 
 
 def learned(

@@ -180,11 +180,11 @@ def conditional(
     every_value = column.finite and len(values) == column.size
     weights = np.ones(len(values)) if every_value else np.gradient(values.astype(np.float64))
     n = len(context.rows)
-    energies = _in_context(F, context, index, np.broadcast_to(values, (n, len(values))), weights)
+    energies = in_context(F, context, index, np.broadcast_to(values, (n, len(values))), weights)
     return values, energies, gibbs(energies, weights)
 
 
-def _in_context(
+def in_context(
     F: AbstractEnergy, context: Context, index: int, values: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     r"""The energy of each row with each of its `values` (n, v) at `index`, up to a constant a row.
@@ -264,7 +264,7 @@ def refine(
         # What normalises each draw's own conditional goes before.
         tried = np.concatenate([np.broadcast_to(values, (len(finer), len(values))), finer], axis=1)
         weights = np.gradient(values.astype(np.float64))
-        again = _in_context(F, context, index, tried, weights)[:, len(values) :]
+        again = in_context(F, context, index, tried, weights)[:, len(values) :]
     else:
         again = along(F, context.rows, index, finer)
     return finer[np.arange(len(finer)), np.argmin(again, axis=1)]
