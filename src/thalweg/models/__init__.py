@@ -3,6 +3,7 @@
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
+from thalweg.models.crf import CRF
 from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
@@ -31,6 +32,7 @@ RECIPES: dict[str, Recipe] = {
         CONV_EBM,
         PRODUCTS,
         CLASSIFIER,
+        CRF,
         DETECTOR,
         SIAMESE,
         TWO_TOWER,
