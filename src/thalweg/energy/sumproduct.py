@@ -155,7 +155,9 @@ def behind(scores: Scores, weights: Weights) -> tuple[Float[Array, "n ..."], Flo
     def step(message, at):
         place, begins, mask, pairs = at
         pairs = pairs if scores.varying else weights.pairs
-        back = jnp.einsum("u...w,...w->u...", pairs, unpadded(message * last_axis(place, message)), precision="highest")
+        back = jnp.einsum(
+            "u...w,...w->u...", pairs, unpadded(message * last_axis(place, message)), precision="highest"
+        )
         total = jnp.where(mask & ~begins, jnp.sum(back), 1.0)
         before = jnp.where(mask, jnp.where(begins, _even(scores.state), back / total), message)
         return before, (message, total)
@@ -280,9 +282,7 @@ def moments(scores: Scores) -> tuple[Moments, Factors]:
     onward = back * (later[:, None] * weights.places).reshape(len(both), *(1,) * (both.ndim - 2), -1)
     onward = onward if onward.ndim == 2 else onward[..., :-1, :]
     fast = Moments(forth.log_z, jnp.einsum("t...w,t->tw", both, counts), jnp.zeros_like(scores.pairs))
-    slow = jax.lax.cond(
-        exact, lambda: jax.tree.map(jnp.zeros_like, fast), lambda: moments_in_logs(scores)
-    )
+    slow = jax.lax.cond(exact, lambda: jax.tree.map(jnp.zeros_like, fast), lambda: moments_in_logs(scores))
     found = jax.tree.map(lambda f, s: jnp.where(exact, f, s), fast, slow)
     return found, Factors(forth.before, jnp.where(exact, onward, 0))
 
