@@ -13,20 +13,13 @@ import functools
 import math
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from thalweg.energy.sumproduct import (
-    Scores,
-    ahead_in_logs,
-    both_ways,
-    enter,
-    everywhere,
-    finite,
-    last_axis,
-)
+from thalweg.energy.logsum import ahead_in_logs
+from thalweg.energy.scores import Scores, enter, everywhere, finite, last_axis
+from thalweg.energy.sumproduct import both_ways
 
 #: Labels for which the minimum is written out, which XLA turns into one loop over whole vectors.
 WRITTEN_OUT = 64
