@@ -47,8 +47,8 @@ class Arcs(eqx.Module):
         place = {node: i for i, node in enumerate(node for node in order if node in ahead and node in back)}
         used = np.array([a in place and b in place for a, b in pairs])
         into: dict[int, list[int]] = defaultdict(list)
-        for i in np.flatnonzero(used):
-            into[place[pairs[i][1]]].append(int(i))
+        for i in np.flatnonzero(used).tolist():
+            into[place[pairs[i][1]]].append(i)
         incoming = np.full((len(place), max(map(len, into.values()))), len(pairs), np.int32)
         for node, arcs in into.items():
             incoming[node, : len(arcs)] = arcs

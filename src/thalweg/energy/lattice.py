@@ -3,8 +3,8 @@ r"""Lattices: energies of the paths through an acyclic graph, whose arcs may eac
 \[ F(y, x) = \sum_{t} \big(E_{a_t, s_t}(x) + T_{s_{t-1}, s_t}\big) \]
 
 for the path of arcs \(a_1, a_2, ...\) with the symbols \(s_1, s_2, ...\); \(T\) is what it costs that one symbol
-follows another. The lowest paths, the free energy over all and exact draws are one recursion over the nodes with another
-semiring; the probability that an arc is taken is the derivative of the free energy by its energy.
+follows another. The lowest paths, the free energy over all and exact draws are one recursion over the nodes with
+another semiring; the probability that an arc is taken is the derivative of the free energy by its energy.
 
 Bottou, Bengio & LeCun (1997), *Global training of document processing systems using graph transformer networks*; LeCun,
 Bottou, Bengio & Haffner (1998), *Gradient-based learning applied to document recognition*; Mohri (2002), *Semiring
