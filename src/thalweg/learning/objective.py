@@ -16,10 +16,21 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import AbstractMarginal, AbstractMasked
 from thalweg.errors import SettingsError
+from thalweg.learning.contrast import contrast
+from thalweg.learning.rows import Pairs
 
 #: What a run may suffer from (`thalweg.learning.guard`).
 Cause = Literal[
-    "not finite", "worse", "leaping", "flown", "frozen", "runaway", "exploding", "flat", "told apart"
+    "not finite",
+    "worse",
+    "leaping",
+    "flown",
+    "frozen",
+    "runaway",
+    "exploding",
+    "flat",
+    "told apart",
+    "collapsed",
 ]
 
 
@@ -31,6 +42,8 @@ class AbstractObjective(eqx.Module):
     """
 
     measures_progress: ClassVar[bool] = True
+    #: Whether a flat energy minimises the loss, so that training may end there.
+    collapses: ClassVar[bool] = False
 
     def init(self, energy: AbstractEnergy, data: PyTree, *, key: PRNGKeyArray) -> PyTree:
         """The memory before the first step; None where the objective keeps none."""
@@ -61,6 +74,10 @@ class AbstractAround(AbstractObjective):
     def measures_progress(self):  # type: ignore[override]  # as the objective inside says
         return self.objective.measures_progress
 
+    @property
+    def collapses(self):  # type: ignore[override]  # as the objective inside says
+        return self.objective.collapses
+
     def init(self, energy, data, *, key):
         return self.objective.init(energy, data, key=key)
 
@@ -74,17 +91,31 @@ class AbstractAround(AbstractObjective):
 class EnergyLoss(AbstractObjective):
     r"""\(L = \frac1n \sum_i F(y_i)\): push down on the data and nowhere else.
 
-    `batch` is an array of points, or a pair `(values, observed)` for an energy that marginalises. Right where
-    low energy is bounded by construction; any other energy collapses under it.
+    `batch` is an array of points, a pair `(values, observed)` for an energy that marginalises, or `Pairs` of inputs
+    with their answers. Right where low energy is bounded by construction; any other energy collapses under it.
     Source: LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based learning*, eq. 6.
     """
 
+    collapses: ClassVar[bool] = True
+
     def __call__(self, energy, batch, memory, *, key):
+        if isinstance(batch, Pairs):
+            return _of_pairs(energy, batch, memory)
         if isinstance(batch, tuple):
             if not isinstance(energy, AbstractMarginal):
                 raise SettingsError(f"{type(energy).__name__} has no marginal: train it on complete rows")
             return jnp.mean(jax.vmap(energy.marginal)(*batch)), (memory, {})
         return jnp.mean(jax.vmap(energy)(batch)), (memory, {})
+
+
+def _of_pairs(
+    energy: AbstractEnergy, pairs: Pairs, memory: PyTree
+) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Any]]]:
+    right = jax.vmap(energy)(pairs.y, pairs.x)
+    if isinstance(energy, AbstractDensity):
+        return jnp.mean(right), (memory, {})  # what is normalised cannot be flat
+    other = jnp.roll(pairs.y, 1, axis=0)
+    return jnp.mean(right), (memory, contrast(pairs.y, other, right, jax.vmap(energy)(other, pairs.x)))
 
 
 class MaximumLikelihood(AbstractObjective):
