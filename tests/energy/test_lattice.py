@@ -88,6 +88,16 @@ def test_arc_marginals_are_those_of_enumeration():
         assert getattr(gradient, name)[at] == pytest.approx(slope, abs=1e-3), part
 
 
+def test_symbols_that_follow_freely():
+    """Without transitions, and with symbols that cost nothing at the ends."""
+    alone = Lattice(LATTICE.arcs, PARTS[0])
+    free = np.zeros((SYMBOLS, SYMBOLS)), np.zeros(SYMBOLS), np.zeros(SYMBOLS)
+    points, energies = enumerated(PAIRS, 0, 9, ENERGIES, *free)
+    assert alone.free_energy() == pytest.approx(-logsumexp(-energies), abs=1e-5)
+    found = lowest(alone, k=3)
+    np.testing.assert_array_equal(found.values, points[np.argsort(energies)[:3]])
+
+
 def test_draws_are_exact():
     found = np.asarray(draws(LATTICE, n=4000, key=jax.random.key(0)))
     index = {tuple(point): i for i, point in enumerate(POINTS.astype(int))}

@@ -126,5 +126,7 @@ def test_an_energy_without_a_slope_is_refused_by_name():
 
 
 def test_a_minimum_that_is_where_the_search_starts_is_no_step():
-    found = minimise(energy_of(lambda y: jnp.sum(y**2), Real((2,), -1.0, 1.0)), jnp.zeros(2), solver=Gradient())
+    found = minimise(
+        energy_of(lambda y: jnp.sum(y**2), Real((2,), -1.0, 1.0)), jnp.zeros(2), solver=Gradient()
+    )
     assert found.converged

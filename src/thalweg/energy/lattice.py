@@ -142,7 +142,7 @@ class Lattice(AbstractStructured, AbstractPartition):
         def onwards(reached: Array, turn: Array) -> Array:
             """The energy of having come so far, before each next symbol."""
             if self.transitions is None:
-                return reached
+                return jnp.broadcast_to(semiring.either(reached, turn), reached.shape)
             pairs = jnp.swapaxes(reached[:, None] + between[..., None], 0, 1)
             return semiring.either(pairs, turn)
 
