@@ -169,10 +169,12 @@ def _predict(
     rows: pa.Table,
     target: str | None = None,
     draws: int = 0,
+    modes: bool = False,
     seed: int = 0,
     steps: int | None = None,
 ) -> pa.Table:
-    return model.predict(rows, target=target, draws=draws, seed=seed, steps=steps).to_table()
+    answer = model.predict(rows, target=target, draws=draws, modes=modes, seed=seed, steps=steps)
+    return answer.to_table() if answer.modes is None else answer.modes.to_table()
 
 
 def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:

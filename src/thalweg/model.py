@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -14,24 +14,30 @@ import jax
 import numpy as np
 
 from thalweg import data
+from thalweg.data.boxes import Boxes
 from thalweg.data.dataset import Dataset
+from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
 from thalweg.questions import denoise as denoising
+from thalweg.questions import detect as finding
 from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
 from thalweg.questions import given as conditioning
+from thalweg.questions import label as labelling
+from thalweg.questions import modes as all_modes
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
 from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
-from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
+from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
 
 
 @dataclass(frozen=True)
@@ -147,18 +153,33 @@ class Model:
         target: str | None = None,
         *,
         draws: int = 0,
+        modes: bool = False,
         seed: int = 0,
         steps: int | None = None,
     ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
         Any column can be the target; by default the one named when fitting. What the rows say there is not read.
-        `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
+        With `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
-        return predicting.predict(
+        answer = predicting.predict(
             self.F, encoded, index, self.schema, draws, seed, self._candidates, self._walker, steps
         )
+        if not modes:
+            return answer
+        found = all_modes.modes(
+            self.F, encoded, index, self.schema, self._candidates, self._walker, self._energies, steps
+        )
+        return replace(answer, modes=found)
+
+    def label(self, rows: Any, *, k: int = 1) -> Labels:
+        """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
+
+        Labels that the rows have already are held; `predict` reads none.
+        """
+        _, encoded = self._encode(rows)
+        return labelling.label(self.F, encoded, self.schema, k)
 
     def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
@@ -222,6 +243,22 @@ class Model:
         """The latent z of each row, for a model that has one."""
         return encoding.encode(self.F, self._encode(rows)[1])
 
+    def detect(self, pictures: Any, **search: Any) -> Boxes:
+        """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
+
+        `pictures` are a folder, a file, an array (n, height, width) or (n, height, width, channels), or a list of
+        arrays; the keywords are those of `thalweg.questions.detect.Search`: `threshold`, `overlap`, `smallest`,
+        `largest`, `step`. Raises `NotAnswered` for another energy, `DataError` for pictures that cannot be searched.
+        """
+        finding.check(self.F)
+        shown = open_pictures(pictures, self.channels)
+        return finding.detect(self.F, shown, finding.labels_of(self.F, self.schema), finding.Search(**search))
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the pictures that the model looks at; None for a table."""
+        return (*self.schema.grid, 1)[2] if self.schema.grid else None
+
     # --- keeping and showing ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
@@ -250,6 +287,12 @@ class Model:
         if without in table.column_names:
             table = table.drop_columns([without])
         partial = partial or without is not None
+        sequence = self.schema.sequence
+        if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
+            raise SchemaError(
+                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                "for all rows of one sequence)"
+            )
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
@@ -269,6 +312,9 @@ class Model:
 
     def _in_units(self, energies: np.ndarray, rows: Rows) -> np.ndarray:
         """Energies in codes as energies in the user's units."""
+        if isinstance(self.F, AbstractConditional):
+            answered = np.isin(np.arange(rows.observed.shape[1]), self.F.answers)
+            return energies + self.schema.log_units(rows.observed & answered)
         is_density = isinstance(self.F, AbstractDensity)
         return energies + self.schema.log_units(rows.observed) if is_density else energies
 

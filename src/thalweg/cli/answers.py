@@ -91,11 +91,15 @@ def predict(
     draws: Annotated[
         int, typer.Option("--draws", min=0, metavar="N", help="Also N draws of the target.")
     ] = 0,
+    modes: Annotated[
+        bool,
+        typer.Option("--modes", help="All answers instead, a line each: every minimum, how probable it is."),
+    ] = False,
     seed: Seed = 0,
     steps: Steps = None,
 ) -> None:
     """One column from the others: the value of least energy, with probabilities or quantiles."""
-    answered = ask(asked, "predict", target=target, draws=draws, seed=seed, steps=steps)
+    answered = ask(asked, "predict", target=target, draws=draws, modes=modes, seed=seed, steps=steps)
     present(asked, answered, _explained(asked), target=target)
 
 

@@ -18,7 +18,7 @@ app = typer.Typer(
 #: The order of the help page: first what one does first.
 _FIT, _ASK, _LOOK = "Fit and look", "Ask", "What there is"
 _PANELS = {
-    _FIT: ("fit", "report", "combine"),
+    _FIT: ("fit", "report", "combine", "windows"),
     _ASK: (
         "energy",
         "score",
@@ -30,6 +30,7 @@ _PANELS = {
         "rank",
         "retrieve",
         "encode",
+        "detect",
     ),
     _LOOK: ("models", "info", "demo"),
 }

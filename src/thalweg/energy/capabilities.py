@@ -26,8 +26,8 @@ class AbstractMarginal(AbstractEnergy):
 class AbstractConditional(AbstractMarginal):
     r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
 
-    Inputs may be missing, as far as the energy was taught to read a row without them; an answer that is missing is
-    summed out (`marginal`).
+    It is \(-\log p(y \mid x)\), in nats, of numbers that are answers in codes. Inputs may be missing, as far as the
+    energy was taught to read a row without them; an answer that is missing is summed out (`marginal`).
     """
 
     if TYPE_CHECKING:
@@ -38,6 +38,56 @@ class AbstractConditional(AbstractMarginal):
 
     else:
         answers: eqx.AbstractVar[tuple[int, ...]]
+
+
+class AbstractSequential(AbstractConditional):
+    """An energy of one column of rows that come in sequences: each row's answer hangs together with its neighbours'.
+
+    As an energy of one row it is that of a sequence of length 1. In what follows rows are there where `mask`, a
+    sequence begins at each of the `starts`, and an answer that is `observed` is held.
+    """
+
+    @abstractmethod
+    def labelled(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+    ) -> tuple[Float[Array, "n"], Float[Array, "n k"]]:
+        r"""The answers of least energy together, and \(\log p(y_i = v \mid x)\) of each row's, in nats."""
+
+    @abstractmethod
+    def paths(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        k: int,
+    ) -> tuple[Float[Array, "k n"], Float[Array, "k"]]:
+        r"""The `k` best answers of all rows together, the best first, and \(F = -\log p(y \mid x)\) of each in nats;
+        infinite where there are fewer."""
+
+    @abstractmethod
+    def drawn(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n"]:
+        """An exact draw of the answers of all rows together."""
+
+
+class AbstractJointAnswers(AbstractConditional):
+    """A conditional energy of numbers that hands out the energy of all its answers together for one row."""
+
+    @abstractmethod
+    def of_answers(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> AbstractEnergy:
+        r"""\(F(\cdot, x)\) up to a constant, over the bounded box of the answers (a,), with the inputs of this row."""
 
 
 class AbstractZeroTemperature(AbstractEnergy):
@@ -229,6 +279,39 @@ class AbstractStructured(AbstractEnergy):
     @abstractmethod
     def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""
+
+
+class AbstractSliding(AbstractEnergy):
+    r"""An energy of what is seen in a window, which slides over pictures at the cost of one pass:
+    \(E(Y, c, Z, X) = Y\,G_c(X_Z) + (1 - Y)\,T\) for the window Z of the picture X, with something in it (Y = 1, of the
+    label c) or nothing (Y = 0).
+
+    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart. `nothing` is the code of the
+    background among the labels.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def window(self) -> tuple[int, int, int]: ...
+
+        @property
+        def stride(self) -> int: ...
+
+        @property
+        def nothing(self) -> int: ...
+
+    else:
+        window: eqx.AbstractVar[tuple[int, int, int]]
+        stride: eqx.AbstractVar[int]
+        nothing: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def slide(
+        self, picture: Float[Array, "height width c"]
+    ) -> tuple[Float[Array, "rows columns k"], Scalar, Scalar]:
+        r"""\(G_c\) of every window that lies in the picture, row by row; \(T\); and the \(\beta\) at which energies are
+        probabilities. Pixels are in the user's own units."""
 
 
 class AbstractEmbedded(AbstractEnergy):

@@ -3,7 +3,9 @@
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
+from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
+from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.mlp_ebm import MLP_EBM
@@ -29,9 +31,11 @@ RECIPES: dict[str, Recipe] = {
         CONV_EBM,
         PRODUCTS,
         CLASSIFIER,
+        DETECTOR,
         SIAMESE,
         TWO_TOWER,
         RANKER,
+        IMPLICIT,
     )
 }
 

@@ -10,10 +10,12 @@ QUESTIONS = (
     "denoise",
     "sample",
     "predict",
+    "label",
     "rank",
-    "retrieve",
     "explain",
     "encode",
+    "detect",
+    "retrieve",
 )
 
 
