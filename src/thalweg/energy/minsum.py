@@ -97,9 +97,7 @@ def draw_path(scores: Scores, *, key: PRNGKeyArray) -> Int[Array, "n"]:
     """An exact draw of a labelling, with probability in proportion to the exponential of its score: the messages
     forth, and one state after another on the way back."""
     forth, *_, exact = both_ways(scores)
-    logs = jax.lax.cond(
-        everywhere(exact), lambda: jnp.log(forth.ahead), lambda: filtered_in_logs(scores)[0]
-    )
+    logs = jax.lax.cond(everywhere(exact), lambda: jnp.log(forth.ahead), lambda: filtered_in_logs(scores)[0])
     messages = jnp.concatenate([jnp.zeros((1, *scores.state)), logs])
     noise = jax.random.gumbel(key, (len(messages), math.prod(scores.state)))
     return _way_back(scores, messages, lambda candidates, t: jnp.argmax(candidates + noise[t]))

@@ -155,7 +155,9 @@ def behind(scores: Scores, weights: Weights) -> tuple[Float[Array, "n ..."], Flo
     def step(message, at):
         place, begins, mask, pairs = at
         pairs = pairs if scores.varying else weights.pairs
-        back = jnp.einsum("u...w,...w->u...", pairs, unpadded(message * last_axis(place, message)), precision="highest")
+        back = jnp.einsum(
+            "u...w,...w->u...", pairs, unpadded(message * last_axis(place, message)), precision="highest"
+        )
         total = jnp.where(mask & ~begins, jnp.sum(back), 1.0)
         before = jnp.where(mask, jnp.where(begins, _even(scores.state), back / total), message)
         return before, (message, total)
