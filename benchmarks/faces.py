@@ -1,13 +1,14 @@
 """Faces of people whom training never saw: `siamese` beside eigenfaces and raw pixels, on the ORL faces.
 
-400 pictures of 40 people (`orl_faces.npz`), averaged over 4×4 pixels to 28×23. The people are cut into four folds; a fold
-of ten is the test, the other thirty train, and nothing of the ten is seen before: 100 pictures, 450 pairs of one person
-and 4,500 of two. Recall@1: the nearest of the other 99 pictures is of the same person. Recall@1 from one picture: the
-nearest of ten pictures, one of each person, in turn of all ten. Equal error rate: verification of all pairs by distance.
+400 pictures of 40 people (`orl_faces.npz`), averaged over 4×4 pixels to 28×23. The people are cut into four folds; a
+fold of ten is the test, the other thirty train, and nothing of the ten is seen before: 100 pictures, 450 pairs of one
+person and 4,500 of two. Recall@1: the nearest of the other 99 pictures is of the same person. Recall@1 from one
+picture: the nearest of ten pictures, one of each person, in turn of all ten. Equal error rate: verification of all
+pairs by distance.
 
 Eigenfaces are the principal components of the training pictures, as many as verify the training people best;
-Fisherfaces linear discriminants after 100 components. The settings of `siamese` (a linear map; pictures are moved by two
-pixels, mirrored, lit otherwise) were chosen on divisions of the thirty people that train in the first fold.
+Fisherfaces linear discriminants after 100 components. The settings of `siamese` (a linear map; pictures are moved by
+two pixels, mirrored, lit otherwise) were chosen on divisions of the thirty people that train in the first fold.
 
     python benchmarks/faces.py [--write]
 """

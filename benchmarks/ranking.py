@@ -1,12 +1,13 @@
 """Decoys of proteins in the order of their quality: `ranker` under three losses beside LightGBM's LambdaRank.
 
 The table of 45,730 decoys (`casp.npz`: nine physical measurements, and how far the decoy is from the true fold) holds
-many decoys that are nearly the same, which a test must not share with training. So it is without its exact duplicates,
-and divided into 40 families by k-means on all nine measurements; a fifth of the families, drawn by the seed, is the
-test. Within a family the rows, sorted by their surface (the first measurement), are cut into queries of 40. Relevance
-is 0 to 4 by quantiles of the distance among training rows (50 %, 70 %, 85 % and 95 % are worse). A tenth of the
-training queries says when to stop, for every method. NDCG@10 has exponential gains, in LightGBM's training too; queries
-without anything relevant are left out of the means. Three nearest neighbours stand beside, to show how much is looked up.
+many decoys that are nearly the same, which a test must not share with training. So it is without its exact
+duplicates, and divided into 40 families by k-means on all nine measurements; a fifth of the families, drawn by the
+seed, is the test. Within a family the rows, sorted by their surface (the first measurement), are cut into queries of
+40. Relevance is 0 to 4 by quantiles of the distance among training rows (50 %, 70 %, 85 % and 95 % are worse). A
+tenth of the training queries says when to stop, for every method. NDCG@10 has exponential gains, in LightGBM's
+training too; queries without anything relevant are left out of the means. Three nearest neighbours stand beside, to
+show how much is looked up.
 
     python benchmarks/ranking.py [--write] [--seeds 5]
 """
@@ -176,9 +177,9 @@ def main() -> None:
     train, test = splits(0)
     empty = np.mean([not test[1][test[2] == q].any() for q in np.unique(test[2])])
     parts = [
-        f"{len(np.unique(train[2]))} training and {len(np.unique(test[2]))} test queries of about {ROWS} rows; {empty:.1%} "
-        f"of these have nothing relevant and are left out. Means over {given.seeds} seeds (splits and methods) with their "
-        f"standard errors. Seconds: fit and score, of LightGBM over {len(LEAVES)} numbers of leaves.",
+        f"{len(np.unique(train[2]))} training and {len(np.unique(test[2]))} test queries of about {ROWS} rows; "
+        f"{empty:.1%} of these have nothing relevant and are left out. Means over {given.seeds} seeds (splits and "
+        f"methods) with their standard errors. Seconds: fit and score, of LightGBM over {len(LEAVES)} numbers of leaves.",
         "",
         table(
             "Test queries",

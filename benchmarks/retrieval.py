@@ -1,15 +1,16 @@
-"""Partners found among pictures that training never saw, by `two-tower`; and the graph of neighbours beside all products.
+"""Partners found among pictures that training never saw, by `two-tower`; and the graph of neighbours.
 
-Emoji: 3,786 signs drawn by two hands (`emoji_pairs_32.npz`, Google's and Twitter's), averaged to 16×16 pixels in colour;
-a fifth of the signs, drawn by the seed, is the test. For each drawing of the test by one hand, the one by the other is
-looked for among all of the test. Beside it stand the distance of raw pixels, as they are and at zero mean and length 1,
-and canonical correlations of the training pairs (50 components of each hand).
+Emoji: 3,786 signs drawn by two hands (`emoji_pairs_32.npz`, Google's and Twitter's), averaged to 16×16 pixels in
+colour; a fifth of the signs, drawn by the seed, is the test. For each drawing of the test by one hand, the one by the
+other is looked for among all of the test. Beside it stand the distance of raw pixels, as they are and at zero mean
+and length 1, and canonical correlations of the training pairs (50 components of each hand).
 
-Coarse and sharp: MNIST, 4×4 means of a digit (each of 7×7 pixels) beside the digit itself; 5,000 pairs train, 2,000 are
-the test. Here raw pixels can do it: the mean of the sharp one is the coarse one. That is the reference, not a peer.
+Coarse and sharp: MNIST, 4×4 means of a digit (each of 7×7 pixels) beside the digit itself; 5,000 pairs train, 2,000
+are the test. Here raw pixels can do it: the mean of the sharp one is the coarse one. That is the reference, not a
+peer.
 
-The index: embeddings of length 1 in 64 dimensions, clustered as those of classes are; recall@10 of the graph against all
-products, and the seconds of both for 1,000 rows.
+The index: embeddings of length 1 in 64 dimensions, clustered as those of classes are; recall@10 of the graph against
+all products, and the seconds of both for 1,000 rows.
 
     python benchmarks/retrieval.py [--write] [--seeds 3]
 """
