@@ -9,13 +9,14 @@ tenth of the training queries says when to stop, for every method. NDCG@10 has e
 training too; queries without anything relevant are left out of the means. Three nearest neighbours stand beside, to
 show how much is looked up.
 
-    python benchmarks/ranking.py [--write] [--seeds 5]
+    python benchmarks/ranking.py [--write] [--seeds 0,1,2,3,4] [--keep FILE]
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import lightgbm
 import numpy as np
@@ -25,6 +26,7 @@ from sklearn.neighbors import KNeighborsRegressor
 
 import tables
 import thalweg
+from keeping import kept
 from machine import report, table
 from thalweg.evaluate.ranking import average_precision, mean_over_lists, ndcg
 
@@ -148,18 +150,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--keep", type=Path, help="a file of what is measured already")
     given = parser.parse_args()
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in METHODS}
-    for seed in range(given.seeds):
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    found: dict[str, list[list[float]]] = {name: [] for name in METHODS}
+    for seed in seeds:
         train, test = splits(seed)
         for name, method in METHODS.items():
-            started = time.perf_counter()
-            scores = method(train, test, seed)
-            found[name].append((*judged(scores, test), time.perf_counter() - started))
+
+            def measure(method=method, train=train, test=test, seed=seed) -> list[float]:
+                started = time.perf_counter()
+                return [*judged(method(train, test, seed), test), time.perf_counter() - started]
+
+            found[name].append(kept(given.keep, [name, seed], measure))
             print(seed, name, *(f"{value:.4f}" for value in found[name][-1]), file=sys.stderr, flush=True)
     values = {name: np.array(runs) for name, runs in found.items()}
-    error = np.sqrt(max(given.seeds, 1))
+    error = np.sqrt(len(seeds))
     lines = [
         [
             name,
@@ -178,8 +185,9 @@ def main() -> None:
     empty = np.mean([not test[1][test[2] == q].any() for q in np.unique(test[2])])
     parts = [
         f"{len(np.unique(train[2]))} training and {len(np.unique(test[2]))} test queries of about {ROWS} rows; "
-        f"{empty:.1%} of these have nothing relevant and are left out. Means over {given.seeds} seeds (splits and "
-        f"methods) with their standard errors. Seconds: fit and score, of LightGBM over {len(LEAVES)} numbers of leaves.",
+        f"{empty:.1%} of these have nothing relevant and are left out. Means over {len(seeds)} seeds (splits and "
+        f"methods) with their standard errors. Seconds: fit and score, on a busy machine; of LightGBM over {len(LEAVES)} "
+        "numbers of leaves.",
         "",
         table(
             "Test queries",

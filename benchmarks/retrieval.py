@@ -183,14 +183,14 @@ def main() -> None:
     header = ["method", "recall@1, there", "@10", "recall@1, back", "@10", "seconds"]
     drawn = emoji()
     methods = {
-        "two-tower": two_tower(1000),
+        "two-tower": two_tower(800),
         "canonical correlations": correlations,
         "pixels": pixels(False),
         "pixels, zero mean and length 1": pixels(True),
     }
     of_emoji = compared(drawn, 0.2, methods, given.seeds, given.write)
     methods = {
-        "two-tower": two_tower(600),
+        "two-tower": two_tower(400),
         "canonical correlations": correlations,
         "pixels (the reference)": pixels(False),
     }
