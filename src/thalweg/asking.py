@@ -169,14 +169,20 @@ def _predict(
     rows: pa.Table,
     target: str | None = None,
     draws: int = 0,
+    modes: bool = False,
     seed: int = 0,
     steps: int | None = None,
 ) -> pa.Table:
-    return model.predict(rows, target=target, draws=draws, seed=seed, steps=steps).to_table()
+    answer = model.predict(rows, target=target, draws=draws, modes=modes, seed=seed, steps=steps)
+    return answer.to_table() if answer.modes is None else answer.modes.to_table()
 
 
 def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:
     return model.rank(rows, candidates).to_table()
+
+
+def _retrieve(model: Model, rows: pa.Table, among: Any, k: int = 10, approximate: bool = False) -> pa.Table:
+    return model.retrieve(rows, among, k, method="hnsw" if approximate else "exact").to_table()
 
 
 def _explain(model: Model, rows: pa.Table, top: int = 3, pairs: bool = False) -> pa.Table:
@@ -195,13 +201,14 @@ ANSWERS: dict[str, Callable[..., pa.Table]] = {
     "denoise": _denoise,
     "predict": _predict,
     "rank": _rank,
+    "retrieve": _retrieve,
     "explain": _explain,
     "encode": _encode,
 }
 
 
 #: Questions whose answers have several lines a row, which say the `row`.
-NUMBERED = ("rank", "explain")
+NUMBERED = ("rank", "retrieve", "explain")
 
 
 def _numbered(table: pa.Table, start: int) -> pa.Table:

@@ -28,6 +28,7 @@ _PANELS = {
         "sample",
         "denoise",
         "rank",
+        "retrieve",
         "encode",
         "detect",
     ),

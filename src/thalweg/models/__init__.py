@@ -5,14 +5,18 @@ from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
+from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
 from thalweg.models.products import PRODUCTS
+from thalweg.models.ranker import RANKER
 from thalweg.models.rbm import RESTRICTED_BOLTZMANN
 from thalweg.models.recipe import Recipe
+from thalweg.models.siamese import SIAMESE
+from thalweg.models.two_tower import TWO_TOWER
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -28,6 +32,10 @@ RECIPES: dict[str, Recipe] = {
         PRODUCTS,
         CLASSIFIER,
         DETECTOR,
+        SIAMESE,
+        TWO_TOWER,
+        RANKER,
+        IMPLICIT,
     )
 }
 

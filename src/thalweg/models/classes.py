@@ -39,22 +39,24 @@ TEMPERATURES = (-5.0, 5.0)
 LEAST_STEPS, MOST_STEPS, EPOCHS = 1000, 6000, 20
 
 
-class AbstractOneClass(
+class AbstractClasses(
     AbstractConditional, AbstractColumnConditional, AbstractCompletion, AbstractConditionalSampler
 ):
-    r"""\(F(y \mid x) = -\log p(y \mid x)\) in nats, of the one answer in a row, a class; 0 where it is not known."""
+    r"""\(F(y, x) = E_y(x)\) in nats; where y is not known, \(-\log \sum_y e^{-E_y(x)}\)."""
 
     @abstractmethod
-    def class_energies(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "k"]:
-        r"""\(-\log p(y \mid x)\) of each class."""
+    def class_energies(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "c"]:
+        """The energy of each class; what the row says of its class is not read."""
 
     def __call__(self, y, x=None):
         return self.marginal(y, jnp.ones(y.shape, bool))
 
     def marginal(self, y, observed, x=None):
         (target,) = self.answers
-        own = self.class_energies(y, observed)[_code(y[target], observed[target])]
-        return jnp.where(observed[target], own, 0.0)
+        energies, known = self.class_energies(y, observed), observed[target]
+        # What stands at an unknown place may be anything.
+        own = energies[jnp.where(known, y[target], 0).astype(jnp.int32)]
+        return jnp.where(known, own, -jax.nn.logsumexp(-energies))
 
     def column_energies(self, y, index, values, observed, x=None):
         (target,) = self.answers
@@ -69,21 +71,14 @@ class AbstractOneClass(
         return jax.lax.cond(index == target, of_classes, of_inputs)
 
     def complete(self, y, observed, x=None):
-        best = jnp.argmin(self.class_energies(y, observed)).astype(y.dtype)
-        return self._answering(y, observed, best)
+        return self._answering(y, observed, jnp.argmin(self.class_energies(y, observed)))
 
     def sample_given(self, y, observed, x=None, *, key):
-        drawn = jax.random.categorical(key, -self.class_energies(y, observed)).astype(y.dtype)
-        return self._answering(y, observed, drawn)
+        return self._answering(y, observed, jax.random.categorical(key, -self.class_energies(y, observed)))
 
-    def _answering(self, y, observed, answer):
+    def _answering(self, y: Array, observed: Array, answer: Array) -> Float[Array, "d"]:
         (target,) = self.answers
-        return y.at[target].set(jnp.where(observed[target], y[target], answer))
-
-
-def _code(value: Array, known: Array) -> Array:
-    # What stands at an unknown place is never read, and may be anything.
-    return jnp.where(known, value, 0).astype(jnp.int32)
+        return y.at[target].set(jnp.where(observed[target], y[target], answer.astype(y.dtype)))
 
 
 @dataclass(frozen=True)

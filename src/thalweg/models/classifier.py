@@ -26,7 +26,7 @@ from thalweg.energy.spaces import Categorical, Record
 from thalweg.learning.run import Fit
 from thalweg.models import classes
 from thalweg.models.answered import category
-from thalweg.models.classes import AbstractOneClass, LearningSettings, learned
+from thalweg.models.classes import AbstractClasses, LearningSettings, learned
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
@@ -47,7 +47,7 @@ class Logits(AbstractFewAnswers):
         return self.answer_energies(x)[y.astype(jnp.int32)]
 
 
-class Classifier(AbstractTabular, AbstractOneClass):
+class Classifier(AbstractTabular, AbstractClasses):
     r"""\(F(y \mid x) = -\log p(y \mid x)\) in nats, of the one answer in a row; 0 where it is not known."""
 
     energy: Logits

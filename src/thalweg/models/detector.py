@@ -29,7 +29,7 @@ from thalweg.errors import DataError, SettingsError
 from thalweg.learning.run import Fit
 from thalweg.models import classes
 from thalweg.models.answered import category
-from thalweg.models.classes import AbstractOneClass, LearningSettings, learned
+from thalweg.models.classes import AbstractClasses, LearningSettings, learned
 from thalweg.models.inputs import Seen
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
 from thalweg.nn.initial import OUTLINE, Initial, drawn
@@ -119,7 +119,7 @@ class Windows(AbstractFewAnswers):
         return jnp.asarray(factor) * codes + ((pane.origin - pane.mean) / pane.deviation).astype(np.float32)
 
 
-class Detector(AbstractOneClass, AbstractSliding):
+class Detector(AbstractClasses, AbstractSliding):
     r"""\(F(c \mid x) = -\log p(c \mid x)\) in nats of the label of a window, the background's among them; and the
     energies of all windows of a picture."""
 

@@ -14,6 +14,9 @@ from thalweg.models.canvas import Canvas, canvas_of
 from thalweg.models.embedding import Embedding
 from thalweg.models.layout import squash
 
+#: Coordinates from which on categories are looked up.
+LOOKED_UP = 256
+
 
 class Seen(eqx.Module):
     """The input x of a conditional energy over a table: the cells of a row, which of them are known (its answers are
@@ -86,6 +89,31 @@ class Inputs(eqx.Module):
         if self.squashed:
             u = jnp.where(_heavy(self.embedding), squash(u), u)
         return jnp.concatenate([u, 1 - known[_flagged(self.embedding.space)].astype(u.dtype)])
+
+    def project(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], weights: Float[Array, "f h"]
+    ) -> Float[Array, "h"]:
+        """`read(y, observed) @ weights`; where there are many levels they are looked up, not multiplied by 0 or 1."""
+        if self.embedding.width <= LOOKED_UP or not len(self.embedding.layout.categories):
+            return self.read(y, observed) @ weights
+        layout, known = self.embedding.layout, observed[self.index]
+        codes = jnp.where(known, y[self.index], 0)
+        flags = _flagged(self.embedding.space)
+        missing = (1 - known[flags].astype(y.dtype)) @ weights[self.embedding.width :]
+        looked = weights[
+            layout.position[layout.categories] + jnp.round(codes[layout.categories]).astype(jnp.int32)
+        ]
+        found = missing + jnp.sum(jnp.where(known[layout.categories][:, None], looked, 0), axis=0)
+        numbers = np.flatnonzero(layout.numeric)
+        if not len(numbers):
+            return found
+        u = jnp.where(known, (codes - layout.center) * layout.factor, 0)[numbers]
+        return found + (squash(u) if self.squashed else u) @ weights[layout.position[numbers]]
+
+    @property
+    def fan_in(self) -> int:
+        """How many of the numbers that `read` gives differ from 0, about."""
+        return len(self.index)
 
     def picture(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h w c"]:
         """The pixels among the inputs, at deviation 1; a missing one is the mean of its column."""

@@ -10,10 +10,12 @@ QUESTIONS = (
     "denoise",
     "sample",
     "predict",
+    "label",
     "rank",
     "explain",
     "encode",
     "detect",
+    "retrieve",
 )
 
 
