@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 import thalweg
 from thalweg.data.boxes import Boxes
 from thalweg.data.crops import windows
-from thalweg.errors import DataError, NotAnswered, SettingsError
+from thalweg.errors import DataError, DataWarning, NotAnswered, SettingsError
 from thalweg.evaluate.detected import average_precision
 from thalweg.models.detector import Settings, build, pane_of
 from thalweg.models.inputs import Seen
@@ -168,10 +168,21 @@ def test_windows_without_background_and_pixels_that_never_vary_are_refused():
         thalweg.fit("wine", "detector", target="target", background="class_0", progress=False)
 
 
+def test_pictures_in_other_units_are_named(fitted):
+    pictures, _ = scenes(1, 5)
+    with pytest.warns(
+        DataWarning, match=r"pixels from 0\.?\d* to .*, and the windows of training had 0 to 2"
+    ):
+        fitted.detect(pictures / 255)
+    with pytest.warns(DataWarning, match="bring them to the same units"):
+        fitted.detect(pictures.astype(float) * 100)
+
+
 def test_pictures_of_other_channels_or_sizes_are_refused(fitted):
     with pytest.raises(DataError, match=r"has 3 channels where the model's windows have 1"):
         fitted.detect(np.zeros((2, 20, 20, 3), np.uint8))
+    half = np.tile(np.array([0, 200], np.uint8), 10)
     with pytest.raises(DataError, match=r"picture 0 is 20×11 pixels, smaller than the least window of 12×12"):
-        fitted.detect(np.zeros((2, 11, 20), np.uint8))
+        fitted.detect(np.broadcast_to(half, (2, 11, 20)))
     with pytest.raises(NotAnswered, match="does not look for objects in pictures: fit detector"):
         thalweg.fit("wine", "pca", progress=False).detect(np.zeros((2, 20, 20)))
