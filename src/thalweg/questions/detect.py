@@ -81,15 +81,9 @@ def labels_of(F: AbstractEnergy, schema: Schema) -> tuple[str, ...]:
 
 def shades_of(schema: Schema) -> tuple[float, float]:
     """The least and the greatest pixel of the windows of training."""
-    pixels = schema.columns[: math.prod(schema.grid)]
-    ends = [
-        (float(min(levels)), float(max(levels)))
-        if (levels := column.levels)
-        else (column.minimum, column.maximum)
-        for column in pixels
-    ]
-    low, high = zip(*ends, strict=True)
-    return float(min(low)), float(max(high))
+    shown = [column.levels or (column.minimum, column.maximum) for column in schema.columns]
+    ends = np.array([(min(values), max(values)) for values in shown[: math.prod(schema.grid)]], float)
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def detect(
