@@ -1,8 +1,8 @@
 r"""Digits under each of the ten losses: the same convolutional network, told right from wrong in ten ways.
 
 MNIST, `--rows` training digits, of which `fit` holds some out for early stopping and for \(\beta\); all test digits are
-judged. The recipe is `classifier` with its default settings but for the steps. Errors; the expected calibration error with
-the energies as they were learnt (\(\beta = 1\)) and with the \(\beta\) that was fitted to held-out rows; that
+judged. The recipe is `classifier` with its default settings but for the steps. Errors; the expected calibration error
+with the energies as they were learnt (\(\beta = 1\)) and with the \(\beta\) that was fitted to held-out rows; that
 \(\beta\). A loss that lets all energies become equal ends with the guard's word, which is printed.
 
     THALWEG_DATA=… python benchmarks/losses.py [--write] [--seeds 3] [--rows 10000] [--steps 1500]
