@@ -10,6 +10,7 @@ from thalweg.energy.capabilities import (
     AbstractEncoder,
     AbstractMarginal,
 )
+from thalweg.energy.importance import ImportanceSampled
 from thalweg.energy.latent import (
     AbstractLatentEnergy,
     AtPoint,
@@ -47,6 +48,7 @@ __all__ = [
     "FreeEnergy",
     "FunctionEnergy",
     "FunctionLatentEnergy",
+    "ImportanceSampled",
     "Given",
     "Joint",
     "MinElimination",

@@ -240,7 +240,7 @@ def build(space: Record, settings: Settings, initial: Initial) -> Implicit:
     scales = np.geomspace(low, high, width, dtype=np.float32)
     return Implicit(
         network_of(inputs, width, settings, initial, spread=1.0),
-        initial.normal((len(inputs.answers), width), 1.0) * scales,
+        initial.normal((len(inputs.answers), width), 1.0) * scales[None],
         # Each unit turns somewhere in the box.
         (initial.permutations(1, width)[0].astype(jnp.float32) * (2 / width) - 1) * scales,
         Trunk(width, settings.layers, initial=initial),
