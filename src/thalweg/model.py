@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+import pyarrow as pa
 
 from thalweg import data
 from thalweg.data.dataset import Dataset
@@ -32,6 +33,7 @@ from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
+from thalweg.questions import walk as walking
 from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
 
 
@@ -199,6 +201,20 @@ class Model:
     def encode(self, rows: Any) -> Codes:
         """The latent z of each row, for a model that has one."""
         return encoding.encode(self.F, self._encode(rows)[1])
+
+    def walk(self, rows: Any, n: int = 9) -> pa.Table:
+        """The answers that the latent of a conditional model gives as it goes through its range, `n` values along each
+        coordinate of z (all of a discrete one): which `row`, z, and the predicted columns.
+
+        Raises `NotAnswered` for a model without such a latent.
+        """
+        _, encoded = self._encode(rows, partial=True)
+        row, codes, z = walking.walk(self.F, encoded, n)
+        table = self.schema.decode(codes)
+        latent = {f"z{k}": column for k, column in enumerate(z.T)}
+        assert isinstance(self.F, AbstractConditional)
+        names = [self.schema.space.names[i] for i in self.F.answers]
+        return pa.table({"row": row} | latent | {name: table[name] for name in names})
 
     # --- keeping and showing ------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class ImportanceSampled(SumElimination):
     samples: int = eqx.field(static=True, default=256)
     rounds: int = eqx.field(static=True, default=3)
     anywhere: float = eqx.field(static=True, default=0.2)
-    seed: int = eqx.field(static=True, default=0)
+    seed: int | Array = 0
 
     def check(self, latent):
         if not isinstance(latent, Real):

@@ -7,6 +7,7 @@ from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
 from thalweg.models.kmeans import KMEANS
+from thalweg.models.latent_regression import LATENT_REGRESSION
 from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
@@ -28,6 +29,7 @@ RECIPES: dict[str, Recipe] = {
         PRODUCTS,
         CLASSIFIER,
         IMPLICIT,
+        LATENT_REGRESSION,
     )
 }
 

@@ -37,11 +37,11 @@ from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Fit
-from thalweg.models.answered import Noisy, answered, pairs_of
+from thalweg.models.answered import Noisy, answered, number_places, numbers_of
 from thalweg.models.answerbox import AnswerBox
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
-from thalweg.models.recipe import Problem, Recipe, place_of, setting
+from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.models.relaxation import Blurred
 from thalweg.nn.initial import OUTLINE, Initial, drawn
 from thalweg.nn.mlp import Trunk
@@ -218,24 +218,10 @@ class Settings(NetworkSettings):
             raise SettingsError(f"loss {self.loss!r} is not known: choose one of {', '.join(LOSSES)}")
 
 
-def places(space: Record, settings: Settings) -> tuple[int, ...]:
-    """The places of the columns to predict, which are numbers. Raises `SettingsError` where one is not."""
-    others = [name.strip() for name in settings.also.split(",") if name.strip()]
-    found = tuple(place_of(space, name) for name in (settings.target, *others))
-    if len(set(found)) < len(found):
-        raise SettingsError(f"the columns to predict are named more than once: {', '.join((settings.target, *others))}")
-    for column in (space.columns[i] for i in found):
-        if column.kind == "categorical":
-            raise SettingsError(
-                f"implicit predicts numbers, and {column.name!r} is a category: fit classifier, or say that it is a "
-                f"number (--kind {column.name}=integer)"
-            )
-    return found
-
-
 def build(space: Record, settings: Settings, initial: Initial) -> Implicit:
     """The network before training: all answers are alike."""
-    inputs, width = Inputs(space, places(space, settings)), settings.width
+    answers = number_places(space, settings.target, settings.also, "implicit")
+    inputs, width = Inputs(space, answers), settings.width
     low, high = SHARPNESS
     scales = np.geomspace(low, high, width, dtype=np.float32)
     return Implicit(
@@ -262,7 +248,7 @@ def train(problem: Problem) -> Fit:
     held_out = _held_out(problem.validation, answers, settings)
     result = fit(
         start,
-        _pairs(answered(problem.rows, answers, space.names), answers),
+        numbers_of(answered(problem.rows, answers, space.names), answers),
         Noisy(Blurred(objective_for(start, settings), start.energy.box.bins)),
         optimiser=optax.chain(
             optax.clip_by_global_norm(10.0),
@@ -301,17 +287,12 @@ def objective_for(energy: Answers, settings: Settings) -> AbstractObjective:
     return InfoNCE(moved, penalty=1e-4, steepest=STEEPEST / float(width.max()))
 
 
-def _pairs(rows: Rows, answers: tuple[int, ...]) -> Pairs:
-    pairs = pairs_of(rows, answers)
-    return Pairs(pairs.x, pairs.y.reshape(len(rows), len(answers)))
-
-
 def _held_out(rows: Rows, answers: tuple[int, ...], settings: Settings) -> Pairs | None:
     """Rows for early stopping; None where there are none, or the loss doesn't measure progress."""
     known = np.flatnonzero(rows.observed[:, list(answers)].all(axis=1))
     if settings.loss == "cd" or not len(known):
         return None
-    return _pairs(rows[np.resize(known, max(HELD_OUT, len(known)))], answers)
+    return numbers_of(rows[np.resize(known, max(HELD_OUT, len(known)))], answers)
 
 
 IMPLICIT = Recipe(
