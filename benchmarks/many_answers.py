@@ -1,8 +1,9 @@
 """Many right answers to one input: how many of them are found, how likely the data are, and what acting on it does.
 
-Three tasks. *branches*: y = ±(0.3 + 0.5 x²), 30 % above, noise 0.05. *ring*: points of a circle of radius 1, noise 0.05;
-y given x. *arm*: both angles of a two-link arm (0.8 and 0.2 long, the first from 0.3 to 1.2 rad, the second from π/2 to
-3π/2) given the place of its hand, measured to 0.005; Bishop (1994), *Mixture density networks*. `particle.py` has a fourth.
+Three tasks. *branches*: y = ±(0.3 + 0.5 x²), 30 % above, noise 0.05. *ring*: points of a circle of radius 1, noise
+0.05; y given x. *arm*: both angles of a two-link arm (0.8 and 0.2 long, the first from 0.3 to 1.2 rad, the second from
+π/2 to 3π/2) given the place of its hand, measured to 0.005; Bishop (1994), *Mixture density networks*. `particle.py`
+has a fourth.
 
 Three methods of the same width and number of hidden layers, with as many steps and rows a step: `implicit`, a mixture
 density network (8 Gaussians of own deviations) and a network trained by squared error. *recall*: the share of right
@@ -164,9 +165,7 @@ class Explicit:
         self.k, self.d = gaussians, data.y.shape[1]
         self.scale = [(a.mean(axis=0), a.std(axis=0)) for a in data]
         outputs = self.d if not gaussians else gaussians * (2 * self.d + 1)
-        net = eqx.nn.MLP(
-            data.x.shape[1], outputs, width, layers + 1, jax.nn.silu, key=jax.random.key(seed)
-        )
+        net = eqx.nn.MLP(data.x.shape[1], outputs, width, layers + 1, jax.nn.silu, key=jax.random.key(seed))
         x, y = (jnp.asarray((a - m) / s, jnp.float32) for a, (m, s) in zip(data, self.scale, strict=True))
         optimiser = optax.chain(
             optax.clip_by_global_norm(10.0),
@@ -180,17 +179,21 @@ class Explicit:
             def step(carry, key):
                 arrays, state = carry
                 rows = jax.random.randint(key, (batch,), 0, len(x))
-                slope = jax.grad(lambda a: jnp.mean(jax.vmap(self._loss(eqx.combine(a, rest)))(x[rows], y[rows])))(
-                    arrays
-                )
+                slope = jax.grad(
+                    lambda a: jnp.mean(jax.vmap(self._loss(eqx.combine(a, rest)))(x[rows], y[rows]))
+                )(arrays)
                 update, state = optimiser.update(slope, state, arrays)
                 return (optax.apply_updates(arrays, update), state), None
 
-            (arrays, _), _ = jax.lax.scan(step, (arrays, optimiser.init(arrays)), jax.random.split(key, steps))
+            (arrays, _), _ = jax.lax.scan(
+                step, (arrays, optimiser.init(arrays)), jax.random.split(key, steps)
+            )
             return eqx.combine(arrays, rest)
 
         self.net = train(net, jax.random.key(seed + 1))
-        self.deviation = np.sqrt(np.mean((self._outputs(data.x) - np.asarray(y)) ** 2, axis=0)) if not self.k else None
+        self.deviation = (
+            np.sqrt(np.mean((self._outputs(data.x) - np.asarray(y)) ** 2, axis=0)) if not self.k else None
+        )
 
     def _loss(self, net: eqx.Module) -> Callable[[Array, Array], Array]:
         def loss(x, y):
@@ -209,7 +212,9 @@ class Explicit:
         mean, deviation = self.scale[1]
         y, outputs = (data.y - mean) / deviation, self._outputs(data.x)
         if self.k:
-            logs = jax.vmap(lambda o, y: _log_mixture(o, y, self.k))(jnp.asarray(outputs), jnp.asarray(y, jnp.float32))
+            logs = jax.vmap(lambda o, y: _log_mixture(o, y, self.k))(
+                jnp.asarray(outputs), jnp.asarray(y, jnp.float32)
+            )
         else:
             z = (y - outputs) / self.deviation
             logs = np.sum(-(z**2) / 2 - np.log(self.deviation * np.sqrt(2 * np.pi)), axis=1)
@@ -228,7 +233,9 @@ class Explicit:
         mean, deviation = self.scale[1]
         outputs = self._outputs(x)
         if self.k:
-            logits, means, deviations = (np.asarray(a) for a in jax.vmap(lambda o: _parts(o, self.k))(outputs))
+            logits, means, deviations = (
+                np.asarray(a) for a in jax.vmap(lambda o: _parts(o, self.k))(outputs)
+            )
             highest = np.argmax(logits - np.log(deviations).sum(axis=2), axis=1)
             outputs = means[np.arange(len(x)), highest]
         return mean + deviation * outputs

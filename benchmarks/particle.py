@@ -1,10 +1,10 @@
 """A particle in the unit square that is to visit two goals in turn, and the policy that shows how.
 
-After the task of Florence et al. (2021), *Implicit behavioral cloning*, written from its description. The observation is
-position, velocity and both goals (8 numbers); nothing in it says whether the first goal was visited. An action is a set
-point in the square, held for `HELD` steps of a proportional-derivative controller. The demonstration is to set the first
-goal until the particle is within `NEAR` of it, and the second from then on. An episode is a success if it came within
-`NEAR` of the first goal and, after that, of the second.
+After the task of Florence et al. (2021), *Implicit behavioral cloning*, written from its description. The observation
+is position, velocity and both goals (8 numbers); nothing in it says whether the first goal was visited. An action is a
+set point in the square, held for `HELD` steps of a proportional-derivative controller. The demonstration is to set the
+first goal until the particle is within `NEAR` of it, and the second from then on. An episode is a success if it came
+within `NEAR` of the first goal and, after that, of the second.
 
 The published figures, for the authors' own environment, 2,000 demonstrations, larger networks and 10,000 steps: 96 % of
 episodes for the energy with Langevin counter-examples, 5 % for squared error. Here the methods are those of

@@ -156,8 +156,9 @@ class Model:
     ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
-        Any column can be the target; by default the one named when fitting. What the rows say there is not read.
-        With `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
+        Any column can be the target; by default the one named when fitting. What the rows say there is not read. With
+        `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw
+        what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
         answer = predicting.predict(

@@ -238,15 +238,16 @@ def test_importance_sampling_agrees_with_quadrature_and_its_error_is_calibrated(
     found, error = jax.vmap(lambda key: estimate(y, key))(keys)
     z = np.asarray((found - exact[None]) / error)
     assert 0.8 < z.std() < 1.25
-    assert np.abs(np.asarray(found).mean(axis=0) - exact).max() < 4 * np.asarray(error).mean() / np.sqrt(60) + 0.05
+    assert (
+        np.abs(np.asarray(found).mean(axis=0) - exact).max()
+        < 4 * np.asarray(error).mean() / np.sqrt(60) + 0.05
+    )
     assert np.asarray(error).max() < 0.7
 
 
 def test_importance_sampling_reaches_where_quadrature_cannot():
     """Ten dimensions, a normal integrand away from the middle."""
-    energy = latent_energy_of(
-        lambda y, z: jnp.sum((z - y) ** 2) / 0.5, Real((10,)), Real((10,))
-    )
+    energy = latent_energy_of(lambda y, z: jnp.sum((z - y) ** 2) / 0.5, Real((10,)), Real((10,)))
     how = ImportanceSampled(samples=2000, rounds=6)
     point = AtPoint(energy, jnp.full(10, 0.7))
     exact = -10 * 0.5 * np.log(np.pi * 0.5)
@@ -258,7 +259,7 @@ def test_importance_sampling_reaches_where_quadrature_cannot():
 
 
 def test_what_importance_sampling_cannot_do_is_said():
-    with pytest.raises(SettingsError, match="integrates real coordinates.*use Enumerate"):
+    with pytest.raises(SettingsError, match=r"integrates real coordinates.*use Enumerate"):
         FreeEnergy(MIXTURE, 1.0, ImportanceSampled())
     with pytest.raises(SettingsError, match="`anywhere` is a share above 0"):
         FreeEnergy(curve(1), 1.0, ImportanceSampled(anywhere=0.0))

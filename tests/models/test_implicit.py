@@ -61,7 +61,9 @@ def test_all_modes_are_returned_with_their_probabilities(model):
     # The mean lies between the branches, where there is no answer; the value is one of them.
     answer = model.predict({"x": x})
     assert np.abs(answer.mean + 0.4 * middle).max() < 0.08
-    assert model.energy({"x": x, "y": answer.mean}).min() > model.energy({"x": x, "y": answer.value}).max() + 1
+    assert (
+        model.energy({"x": x, "y": answer.mean}).min() > model.energy({"x": x, "y": answer.value}).max() + 1
+    )
 
 
 def test_probabilities_of_modes_are_the_integral_over_their_side(model):
@@ -137,7 +139,9 @@ def test_the_energy_is_normalised_and_its_marginals_agree(targets):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_finds_the_branches(loss):
-    model = thalweg.fit(branches(1000, 2), "implicit", target="y", loss=loss, steps=800, calibrate=False, **SMALL)
+    model = thalweg.fit(
+        branches(1000, 2), "implicit", target="y", loss=loss, steps=800, calibrate=False, **SMALL
+    )
     rows = branches(300, 3)
     # Counter-examples that the energy chooses itself make it flatter between its modes, and noisier.
     most = 0.25 if loss in ("near", "uniform", "nce") else 1.2
@@ -167,7 +171,9 @@ def test_counts_and_dates_are_answers_too(tmp_path):
     np.testing.assert_allclose(sums, 1.0, atol=0.05)
     assert model.predict(table().slice(0, 4), target="day").value.type == table().column("day").type
     model.save(tmp_path / "model")
-    np.testing.assert_array_equal(thalweg.load(tmp_path / "model").energy(table().slice(0, 5)), model.energy(table().slice(0, 5)))
+    np.testing.assert_array_equal(
+        thalweg.load(tmp_path / "model").energy(table().slice(0, 5)), model.energy(table().slice(0, 5))
+    )
     assert np.isfinite(model.explain(table().slice(0, 2)).release).all()
 
 

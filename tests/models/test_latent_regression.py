@@ -107,7 +107,9 @@ def test_the_energy_is_normalised_and_its_marginals_agree(kind, size):
             Column("c", "integer", size=6, center=2.5, spread=1.5),
         )
     )
-    F = build(space, Settings(target="a", also="c", latent=kind, size=size, width=8), drawn(jax.random.key(0)))
+    F = build(
+        space, Settings(target="a", also="c", latent=kind, size=size, width=8), drawn(jax.random.key(0))
+    )
     a, c = np.meshgrid(np.linspace(-9, 9, 181), np.linspace(-12, 17, 146), indexing="ij")
     rows = jnp.asarray(np.stack([a.ravel(), np.ones(a.size), c.ravel()], 1), jnp.float32)
     p = np.exp(-np.asarray(jax.jit(jax.vmap(F))(rows), np.float64)).reshape(a.shape)
@@ -125,7 +127,9 @@ def test_the_energy_is_normalised_and_its_marginals_agree(kind, size):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "size"), [("noise", 1), ("noise", 3), ("box", 1), ("sparse", 2)])
 def test_every_limit_trains_and_comes_back(kind, size, tmp_path):
-    model = thalweg.fit(branches(300, 0), "latent-regression", latent=kind, size=size, **SMALL | {"steps": 60})
+    model = thalweg.fit(
+        branches(300, 0), "latent-regression", latent=kind, size=size, **SMALL | {"steps": 60}
+    )
     rows = branches(20, 2)
     assert np.isfinite(model.energy(rows)).all()
     model.save(tmp_path / "model")
@@ -133,7 +137,7 @@ def test_every_limit_trains_and_comes_back(kind, size, tmp_path):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(SettingsError, match="strength must be more than 0.*says the answer itself"):
+    with pytest.raises(SettingsError, match=r"strength must be more than 0.*says the answer itself"):
         Settings(target="y", latent="ridge", strength=0.0)
     with pytest.raises(SettingsError, match="latent 'any' is not known"):
         Settings(target="y", latent="any")

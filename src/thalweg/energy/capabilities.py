@@ -123,10 +123,13 @@ class AbstractDecoder(AbstractEncoder):
 
     @abstractmethod
     def latents(self, n: int) -> Float[Array, "m k"]:
-        """Values through the range of z: all of a finite one, else `n` along each coordinate, the others in the middle."""
+        """Values through the range of z: all of a finite one, else `n` along each coordinate, the others in the
+        middle."""
 
     @abstractmethod
-    def decode(self, y: Float[Array, "d"], observed: Bool[Array, "d"], z: Float[Array, "k"]) -> Float[Array, "d"]:
+    def decode(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], z: Float[Array, "k"]
+    ) -> Float[Array, "d"]:
         """`y` with its answers as z says, whether or not they are observed."""
 
     @abstractmethod

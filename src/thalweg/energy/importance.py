@@ -23,14 +23,15 @@ class Weighed(eqx.Module):
 
 
 class ImportanceSampled(SumElimination):
-    r"""\(\int e^{-\beta E(z)}\,dz \approx \frac1K \sum_k e^{-\beta E(z_k)} / q(z_k)\), with `samples` draws of a density q
-    that is fitted to the integrand in `rounds`.
+    r"""\(\int e^{-\beta E(z)}\,dz \approx \frac1K \sum_k e^{-\beta E(z_k)} / q(z_k)\), with `samples` draws of a
+    density q that is fitted to the integrand in `rounds`.
 
-    q is a normal density with the mean and the deviations of the draws of the round before, weighted; and, with a share
-    `anywhere`, the reference density of the latent's space (uniform in a box, else standard normal), so that no weight is
-    without a bound where the integrand is below it. The draws are the same at each call (`seed`), and so the free energy
-    is a smooth function of its arguments; q and the draws are constants to its derivative. `error` says how far off
-    it is. It is unbiased for the integral, and so too high for the free energy by about \(\beta\,error^2 / 2\).
+    q is a normal density with the mean and the deviations of the draws of the round before, weighted; and, with a
+    share `anywhere`, the reference density of the latent's space (uniform in a box, else standard normal), so that no
+    weight is without a bound where the integrand is below it. The draws are the same at each call (`seed`), and so the
+    free energy is a smooth function of its arguments; q and the draws are constants to its derivative. `error` says
+    how far off it is. It is unbiased for the integral, and so too high for the free energy by about \(\beta\,error^2 /
+    2\).
 
     Cappé, Guillin, Marin & Robert (2004), *Population Monte Carlo*; Owen (2013), *Monte Carlo theory, methods and
     examples*, chapter 9, for the mixture and the error.
@@ -43,7 +44,9 @@ class ImportanceSampled(SumElimination):
 
     def check(self, latent):
         if not isinstance(latent, Real):
-            raise SettingsError(f"importance sampling integrates real coordinates, not {latent}: use Enumerate")
+            raise SettingsError(
+                f"importance sampling integrates real coordinates, not {latent}: use Enumerate"
+            )
         if self.samples < 2 or self.rounds < 1:
             raise SettingsError(f"it takes two samples and a round at least: {self.samples}, {self.rounds}")
         if not 0 < self.anywhere <= 1:
@@ -59,8 +62,8 @@ class ImportanceSampled(SumElimination):
         return shares @ weighed.points.reshape(self.samples, -1)
 
     def error(self, energy: AbstractEnergy, beta: float | Scalar, x: PyTree = None) -> Scalar:
-        """The standard error of the free energy, from the spread of the weights: too small where the draws have missed a
-        part of the integrand, as any such estimate is."""
+        """The standard error of the free energy, from the spread of the weights: too small where the draws have missed
+        a part of the integrand, as any such estimate is."""
         weights = self.samples * jax.nn.softmax(self.draws(energy, beta, x).log_weights)
         return jnp.sqrt(jnp.sum((weights - 1) ** 2) / (self.samples * (self.samples - 1))) / beta
 

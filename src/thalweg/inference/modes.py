@@ -86,7 +86,9 @@ def modes(
 
 def _checked(energy: AbstractEnergy, barrier: float, starts: int) -> Unit:
     if not barrier >= 0 or starts < 2:
-        raise SettingsError(f"a barrier is not negative ({barrier:g}), and at least 2 starts are tried ({starts})")
+        raise SettingsError(
+            f"a barrier is not negative ({barrier:g}), and at least 2 starts are tried ({starts})"
+        )
     require_real("a search for all minima", energy, np.zeros(energy.space.shape, bool))
     lower, upper = energy.space.bounds()
     loose = np.flatnonzero(~(np.isfinite(lower) & np.isfinite(upper))).tolist()
@@ -141,7 +143,9 @@ def _by_descent(box: Unit, x: PyTree, barrier: float, starts: int, seed: int) ->
     generator = np.random.default_rng(seed)
     anywhere = generator.random((ANYWHERE, box.space.shape[0]), np.float32)
     rank = np.argsort(np.asarray(_energies(box, anywhere, x)))
-    begin = anywhere[np.concatenate([rank[: starts // 2], generator.permutation(rank[starts // 2 :])])[:starts]]
+    begin = anywhere[
+        np.concatenate([rank[: starts // 2], generator.permutation(rank[starts // 2 :])])[:starts]
+    ]
     points, energies = (np.asarray(a) for a in _descended(box, begin, x))
     kept = _apart(box, x, points[np.isfinite(energies)], energies[np.isfinite(energies)], barrier)
     probabilities, errors = _shares(box, x, kept, generator)

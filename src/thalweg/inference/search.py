@@ -38,7 +38,9 @@ class Search(AbstractSolver):
         if self.samples < 1 or self.iterations < 0:
             raise SettingsError(f"a search takes samples and iterations: {self.samples}, {self.iterations}")
         if not self.noise > 0 or not 0 < self.shrink <= 1:
-            raise SettingsError(f"noise is positive, not {self.noise:g}; shrink is a share, not {self.shrink:g}")
+            raise SettingsError(
+                f"noise is positive, not {self.noise:g}; shrink is a share, not {self.shrink:g}"
+            )
 
     def bind(self, energy, observed):
         require_real("a search", energy, observed)

@@ -55,9 +55,9 @@ class Uniform(AbstractCounterExamples):
 class Near(AbstractCounterExamples):
     r"""Answers around the right one, at one of several widths: what makes an energy exact in detail.
 
-    A centre \(c = y + s\xi\) is drawn around the answer, and the counter-examples \(c + s\xi_j\) around the centre, with
-    s one of `widths` (shares of the box); noise is reflected at the faces. Answer and counter-examples lie around c
-    alike, so that which of them is the answer is told by \(p(y \mid x)\) alone: the optimum of `InfoNCE` is exact at
+    A centre \(c = y + s\xi\) is drawn around the answer, and the counter-examples \(c + s\xi_j\) around the centre,
+    with s one of `widths` (shares of the box); noise is reflected at the faces. Answer and counter-examples lie around
+    c alike, so that which of them is the answer is told by \(p(y \mid x)\) alone: the optimum of `InfoNCE` is exact at
     every width, and needs no correction. A share `anywhere` of the pairs has uniform ones.
 
     After Ceylan & Gutmann (2018), *Conditional noise-contrastive estimation of unnormalised models*, whose pairs are
@@ -132,7 +132,7 @@ class InfoNCE(AbstractObjective):
 
     def init(self, energy, data, *, key):
         self.examples.check(energy)
-        return None
+        return
 
     def __call__(self, energy, batch, memory, *, key):
         fixed = without_gradient(energy)
@@ -163,7 +163,7 @@ class AnswerContrast(AbstractObjective):
 
     def init(self, energy, data, *, key):
         self.examples.check(energy)
-        return None
+        return
 
     def __call__(self, energy, batch, memory, *, key):
         fixed = without_gradient(energy)

@@ -6,6 +6,7 @@ from thalweg.models.conv_ebm import CONV_EBM
 from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
+from thalweg.models.jem import JEM
 from thalweg.models.kmeans import KMEANS
 from thalweg.models.latent_regression import LATENT_REGRESSION
 from thalweg.models.mlp_ebm import MLP_EBM
@@ -30,6 +31,7 @@ RECIPES: dict[str, Recipe] = {
         CLASSIFIER,
         IMPLICIT,
         LATENT_REGRESSION,
+        JEM,
     )
 }
 

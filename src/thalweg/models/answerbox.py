@@ -57,9 +57,7 @@ class AnswerBox(eqx.Module):
         lower, upper = _bounds(self.record)
         return (2 * v - (lower + upper)) / (upper - lower)
 
-    def log_integral(
-        self, logs: Float[Array, "m"], over: Bool[Array, "a"] | None = None
-    ) -> Scalar:
+    def log_integral(self, logs: Float[Array, "m"], over: Bool[Array, "a"] | None = None) -> Scalar:
         r"""\(\log \int e^{l(y)} dy\), of l at the nodes, over these coordinates (None: all)."""
         lower, upper = _bounds(self.record)
         volume = np.log(upper - lower)

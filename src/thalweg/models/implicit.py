@@ -13,7 +13,6 @@ Gustafsson, Danelljan, Bhat & Schön (2020), *Energy-based models for deep proba
 
 from dataclasses import dataclass, replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +36,8 @@ from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Fit
-from thalweg.models.answered import Noisy, answered, number_places, numbers_of
 from thalweg.models.answerbox import AnswerBox
+from thalweg.models.answered import Noisy, answered, number_places, numbers_of
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -60,11 +59,13 @@ STEEPEST = 100.0
 HELD_OUT = 1024
 
 
-class Implicit(AbstractJointAnswers, AbstractColumnConditional, AbstractCompletion, AbstractConditionalSampler):
+class Implicit(
+    AbstractJointAnswers, AbstractColumnConditional, AbstractCompletion, AbstractConditionalSampler
+):
     r"""\(F(y, x) = a^\top h(y, c(x)) + \log Z(x)\), \(-\log p(y \mid x)\) in nats and codes.
 
-    `reader` gives c (h,); `first` (a, h) and `bias` (h,) are of the answers, from -1 to 1 in their box; `trunk` makes the
-    last hidden layer, `last` is a (h,).
+    `reader` gives c (h,); `first` (a, h) and `bias` (h,) are of the answers, from -1 to 1 in their box; `trunk` makes
+    the last hidden layer, `last` is a (h,).
     """
 
     reader: Network
@@ -208,9 +209,7 @@ class Settings(NetworkSettings):
     batch: int = setting(128, "rows a step")
     learning_rate: float = setting(5e-3, "largest step of Adam, falling to 0")
     decay: float = setting(1e-2, "weight decay")
-    patience: int = setting(
-        12, "measurements without a lower held-out loss before stopping; not of cd"
-    )
+    patience: int = setting(12, "measurements without a lower held-out loss before stopping; not of cd")
 
     def __post_init__(self):
         NetworkSettings.__post_init__(self)
@@ -253,7 +252,8 @@ def train(problem: Problem) -> Fit:
         optimiser=optax.chain(
             optax.clip_by_global_norm(10.0),
             optax.adamw(
-                optax.cosine_decay_schedule(settings.learning_rate, settings.steps), weight_decay=settings.decay
+                optax.cosine_decay_schedule(settings.learning_rate, settings.steps),
+                weight_decay=settings.decay,
             ),
         ),
         steps=settings.steps,

@@ -5,14 +5,14 @@ r"""Regression with a latent: what the inputs do not say about the answer is sai
 
 g a network. As z goes through its range, g(x, z) goes through all answers to x. A z that can say anything says the
 answer itself, g(x, z) = y whatever x is, and nothing was learnt; so its capacity is limited (A2): it has few values
-(`discrete`), it lies in a box (`box`), its norm costs (`ridge`, `sparse`), or it is a ball of noise (`noise`). Trained on
-the free energy where z is discrete or noise, else on the energy at the best z.
+(`discrete`), it lies in a box (`box`), its norm costs (`ridge`, `sparse`), or it is a ball of noise (`noise`). Trained
+on the free energy where z is discrete or noise, else on the energy at the best z.
 
 \(e^{-R}\) is the prior of z, normalised. F is a sum over points spread by it, a mixture of as many normal densities.
 
-LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based learning*, section 2.3; LeCun (2022), *A path
-towards autonomous machine intelligence*, section 4.3, for limits on a latent; a mixture: Bishop (1994), *Mixture density
-networks*.
+LeCun, Chopra, Hadsell, Ranzato & Huang (2006), *A tutorial on energy-based learning*, section 2.3; LeCun (2022), *A
+path towards autonomous machine intelligence*, section 4.3, for limits on a latent; a mixture: Bishop (1994), *Mixture
+density networks*.
 """
 
 import math
@@ -363,7 +363,8 @@ class Settings(NetworkSettings):
             raise SettingsError(f"size must be at least 1, not {self.size}")
         if not self.strength > 0:
             raise SettingsError(
-                f"strength must be more than 0, not {self.strength:g}: a latent that costs nothing says the answer itself"
+                f"strength must be more than 0, not {self.strength:g}: a latent that costs nothing says the "
+                "answer itself"
             )
 
 
@@ -404,7 +405,8 @@ def train(problem: Problem) -> Fit:
         optimiser=optax.chain(
             optax.clip_by_global_norm(10.0),
             optax.adamw(
-                optax.cosine_decay_schedule(settings.learning_rate, settings.steps), weight_decay=settings.decay
+                optax.cosine_decay_schedule(settings.learning_rate, settings.steps),
+                weight_decay=settings.decay,
             ),
         ),
         steps=settings.steps,

@@ -109,8 +109,7 @@ def _joint(
     known = rows.observed.copy()
     known[:, answers] = False
     found = [
-        all_minima(F.of_answers(y, seen), barrier=BARRIER)
-        for y, seen in zip(rows.values, known, strict=True)
+        all_minima(F.of_answers(y, seen), barrier=BARRIER) for y, seen in zip(rows.values, known, strict=True)
     ]
     kept = [mode.probabilities >= min(LEAST, mode.probabilities.max()) for mode in found]
     row = np.repeat(np.arange(len(found)), [keep.sum() for keep in kept])
@@ -118,12 +117,7 @@ def _joint(
     filled, seen = rows.values[row].copy(), known[row]
     filled[:, answers], seen[:, answers] = values, True
     table = pa.table(
-        {
-            schema.space.names[i]: schema.decode_column(i, values[:, j])
-            for j, i in enumerate(answers)
-        }
+        {schema.space.names[i]: schema.decode_column(i, values[:, j]) for j, i in enumerate(answers)}
     )
-    probabilities = np.concatenate(
-        [mode.probabilities[keep] for mode, keep in zip(found, kept, strict=True)]
-    )
+    probabilities = np.concatenate([mode.probabilities[keep] for mode, keep in zip(found, kept, strict=True)])
     return Modes(row, table, energies_of(Rows(filled, seen, rows.unseen[row])), probabilities)

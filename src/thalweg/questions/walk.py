@@ -26,7 +26,9 @@ def walk(F: AbstractEnergy, rows: Rows, n: int) -> tuple[np.ndarray, np.ndarray,
     """For each row in turn, codes (m, d) with the answers that z gives as it goes through its range; which row each is
     of (m,), and z (m, k). Raises `NotAnswered` for an energy without such a latent."""
     if not isinstance(F, AbstractDecoder):
-        raise NotAnswered(f"{type(F).__name__} has no latent that says what the answer is: fit latent-regression")
+        raise NotAnswered(
+            f"{type(F).__name__} has no latent that says what the answer is: fit latent-regression"
+        )
     if n < 2:
         raise SettingsError(f"a walk has at least two steps, not {n}")
     z = np.asarray(F.latents(n))
@@ -53,8 +55,6 @@ def _errors(F, y, observed, keys):
 
     def one(y, observed, key):
         drawn = F.draw_latent(key=jax.random.wrap_key_data(key))
-        return tuple(
-            F.decode(y, observed, z)[answers] - y[answers] for z in (F.infer(y, observed), drawn)
-        )
+        return tuple(F.decode(y, observed, z)[answers] - y[answers] for z in (F.infer(y, observed), drawn))
 
     return by_row(one, y, observed, keys)

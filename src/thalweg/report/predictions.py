@@ -80,8 +80,8 @@ def _numbers(model: Any, look: Look, index: int, truth: np.ndarray, answer: Any)
     if isinstance(model.F, AbstractDecoder):
         pairs |= _latent(model, look, index)
         reading += (
-            " z inferred from the answer says how much of it a latent can hold, and z drawn from its prior what is known "
-            "without the answer: where the first error is far below the noise of the data, z leaks the answer."
+            " z inferred from the answer says how much of it a latent can hold, and z drawn from its prior what is "
+            "known without the answer: where the first error is far below the noise of the data, z leaks the answer."
         )
     picture = svg(
         figures.predicted(numbers, answer.mean, low, high), "predicted", "Predictions against the truth"
