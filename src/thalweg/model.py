@@ -15,26 +15,31 @@ import numpy as np
 import pyarrow as pa
 
 from thalweg import data
+from thalweg.data.boxes import Boxes
 from thalweg.data.dataset import Dataset
+from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditional
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
 from thalweg.questions import denoise as denoising
+from thalweg.questions import detect as finding
 from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
 from thalweg.questions import given as conditioning
+from thalweg.questions import label as labelling
 from thalweg.questions import modes as all_modes
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
+from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
 from thalweg.questions import walk as walking
-from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
+from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,14 @@ class Model:
         )
         return replace(answer, modes=found)
 
+    def label(self, rows: Any, *, k: int = 1) -> Labels:
+        """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
+
+        Labels that the rows have already are held; `predict` reads none.
+        """
+        _, encoded = self._encode(rows)
+        return labelling.label(self.F, encoded, self.schema, k)
+
     def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
 
@@ -187,6 +200,36 @@ class Model:
         _, options = self._encode(candidates, partial=True)
         context = None if rows is None else self._encode(rows, partial=True)[1]
         return ranking.rank(context, options, self._energies)
+
+    def retrieve(
+        self,
+        rows: Any,
+        among: Any = None,
+        k: int = 10,
+        *,
+        method: retrieving.Method = "exact",
+    ) -> Ranking:
+        """For each row, the `k` of `among` that belong to it best, from lowest to highest energy of the pair.
+
+        `among` are rows, or an `index` of them. Of a model of two sides they are of the side that `rows` are not of;
+        None: the rows themselves, without each row itself where like is compared with like. `method` "hnsw" looks at
+        few of many (`pip install thalweg[retrieval]`), and may miss some.
+        """
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(rows, partial=True)
+        side = retrieving.side_of(F, encoded)
+        if isinstance(among, retrieving.Index):
+            return retrieving.retrieve(F, encoded, among, k)
+        others = encoded if among is None else self._encode(among, partial=True)[1]
+        candidates = retrieving.index(F, others, retrieving.side_of(F, others, side), method)
+        apart = among is None and F.sides[0] == F.sides[1]
+        return retrieving.retrieve(F, encoded, candidates, k, apart=apart)
+
+    def index(self, among: Any, *, side: int = 1, method: retrieving.Method = "exact") -> retrieving.Index:
+        """The candidates of `retrieve`, embedded once for many calls; of two sides they are the second, or `side` 0."""
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(among, partial=True)
+        return retrieving.index(F, encoded, retrieving.side_of(F, encoded, 1 - side), method)
 
     def explain(self, rows: Any, *, pairs: bool = False) -> Explanation:
         """Which cell is wrong and what it should be: the energy that each would release if it were re-inferred.
@@ -217,6 +260,22 @@ class Model:
         names = [self.schema.space.names[i] for i in self.F.answers]
         return pa.table({"row": row} | latent | {name: table[name] for name in names})
 
+    def detect(self, pictures: Any, **search: Any) -> Boxes:
+        """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
+
+        `pictures` are a folder, a file, an array (n, height, width) or (n, height, width, channels), or a list of
+        arrays; the keywords are those of `thalweg.questions.detect.Search`: `threshold`, `overlap`, `smallest`,
+        `largest`, `step`. Raises `NotAnswered` for another energy, `DataError` for pictures that cannot be searched.
+        """
+        finding.check(self.F)
+        shown = open_pictures(pictures, self.channels)
+        return finding.detect(self.F, shown, finding.labels_of(self.F, self.schema), finding.Search(**search))
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the pictures that the model looks at; None for a table."""
+        return (*self.schema.grid, 1)[2] if self.schema.grid else None
+
     # --- keeping and showing ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
@@ -245,6 +304,12 @@ class Model:
         if without in table.column_names:
             table = table.drop_columns([without])
         partial = partial or without is not None
+        sequence = self.schema.sequence
+        if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
+            raise SchemaError(
+                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                "for all rows of one sequence)"
+            )
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:

@@ -14,6 +14,9 @@ from thalweg.models.canvas import Canvas, canvas_of
 from thalweg.models.embedding import Embedding
 from thalweg.models.layout import squash
 
+#: Coordinates from which on categories are looked up.
+LOOKED_UP = 256
+
 
 class Seen(eqx.Module):
     """The input x of a conditional energy over a table: the cells of a row, which of them are known (its answers are
@@ -24,15 +27,25 @@ class Seen(eqx.Module):
     key: PRNGKeyArray | None = None
 
 
+class Elements(eqx.Module):
+    """The input x of an energy over sequences of rows: the rows one after another, which of them are there, and where a
+    sequence begins (`thalweg.energy.packing`)."""
+
+    seen: Seen
+    mask: Bool[Array, "n"]
+    starts: Bool[Array, "n"]
+
+
 class Inputs(eqx.Module):
     r"""All columns of a row but the `answers`.
 
-    Coordinates are those of `Embedding`, numbers squashed (\(\operatorname{arcsinh} u\)) where they are no pixels;
+    Coordinates are those of `Embedding`, numbers `squashed` (\(\operatorname{arcsinh} u\)) where they are no pixels;
     beside them stands a 1 for each missing cell. A missing cell reads as the mean.
     """
 
     space: Record = eqx.field(static=True)
     answers: tuple[int, ...] = eqx.field(static=True)
+    squashed: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         if len(self.answers) == len(self.space.columns):
@@ -62,7 +75,7 @@ class Inputs(eqx.Module):
     def beside(self) -> "Inputs":
         """The inputs without the pixels, as inputs of the same row."""
         pixels = self.index[self.canvas.pixels]
-        return Inputs(self.space, (*self.answers, *pixels.tolist()))
+        return replace(self, answers=(*self.answers, *pixels.tolist()))
 
     @property
     def width(self) -> int:
@@ -73,8 +86,34 @@ class Inputs(eqx.Module):
         """The coordinates of the known inputs, and which of the others are missing."""
         known = observed[self.index]
         u, _ = self.embedding.embed(y[self.index], known)
-        u = jnp.where(_heavy(self.embedding), squash(u), u)
+        if self.squashed:
+            u = jnp.where(_heavy(self.embedding), squash(u), u)
         return jnp.concatenate([u, 1 - known[_flagged(self.embedding.space)].astype(u.dtype)])
+
+    def project(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], weights: Float[Array, "f h"]
+    ) -> Float[Array, "h"]:
+        """`read(y, observed) @ weights`; where there are many levels they are looked up, not multiplied by 0 or 1."""
+        if self.embedding.width <= LOOKED_UP or not len(self.embedding.layout.categories):
+            return self.read(y, observed) @ weights
+        layout, known = self.embedding.layout, observed[self.index]
+        codes = jnp.where(known, y[self.index], 0)
+        flags = _flagged(self.embedding.space)
+        missing = (1 - known[flags].astype(y.dtype)) @ weights[self.embedding.width :]
+        looked = weights[
+            layout.position[layout.categories] + jnp.round(codes[layout.categories]).astype(jnp.int32)
+        ]
+        found = missing + jnp.sum(jnp.where(known[layout.categories][:, None], looked, 0), axis=0)
+        numbers = np.flatnonzero(layout.numeric)
+        if not len(numbers):
+            return found
+        u = jnp.where(known, (codes - layout.center) * layout.factor, 0)[numbers]
+        return found + (squash(u) if self.squashed else u) @ weights[layout.position[numbers]]
+
+    @property
+    def fan_in(self) -> int:
+        """How many of the numbers that `read` gives differ from 0, about."""
+        return len(self.index)
 
     def picture(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "h w c"]:
         """The pixels among the inputs, at deviation 1; a missing one is the mean of its column."""
@@ -91,7 +130,7 @@ class Inputs(eqx.Module):
             columns[i] = column
         for i in self.answers:
             columns[i] = replace(columns[i], name=str(i))
-        return Inputs(Record(tuple(columns)), self.answers)
+        return replace(self, space=Record(tuple(columns)))
 
 
 @lru_cache(maxsize=64)

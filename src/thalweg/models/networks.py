@@ -3,7 +3,7 @@ r"""Networks over the input columns of a row, for conditional energies: linear, 
 A recipe's settings inherit `NetworkSettings`; `network_of` builds what they say.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -55,8 +55,9 @@ class Hidden(eqx.Module):
     bias: Float[Array, "h"]
     trunk: Trunk
 
-    def __call__(self, u: Float[Array, "f"], *, key: PRNGKeyArray | None) -> Float[Array, "h"]:
-        return self.trunk(u @ self.first + self.bias, key=key)
+    def __call__(self, a: Float[Array, "h"], *, key: PRNGKeyArray | None) -> Float[Array, "h"]:
+        """From what the first layer makes of the features."""
+        return self.trunk(a + self.bias, key=key)
 
 
 class Network(eqx.Module):
@@ -80,20 +81,24 @@ class Network(eqx.Module):
     ) -> Float[Array, "o"]:
         """The outputs for a row; `key` drives the dropout of training, None switches it off."""
         known = jnp.ones(y.shape, bool) if observed is None else observed
-        u = self.features(y, known)
-        h = u if self.hidden is None else self.hidden(u, key=key)
-        return h @ self.last + self.bias
+        if self.hidden is None:
+            return self._first(y, known, self.last) + self.bias
+        return self.hidden(self._first(y, known, self.hidden.first), key=key) @ self.last + self.bias
 
-    def features(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "f"]:
-        """What the hidden layers see: the columns, or what convolutions make of the picture among them."""
+    def _first(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], weights: Float[Array, "f h"]
+    ) -> Float[Array, "h"]:
+        """The features times the weights: the columns, or what convolutions make of the picture among them."""
         if not self.convolutions:
-            return self.inputs.read(y, observed)
+            return self.inputs.project(y, observed, weights)
         picture = self.inputs.picture(y, observed)
         for layer in self.convolutions:
             picture = jax.nn.silu(layer(picture))
-        if not len(self.inputs.canvas.others):
-            return jnp.ravel(picture)
-        return jnp.concatenate([self.inputs.beside.read(y, observed), jnp.ravel(picture)])
+        pixels = jnp.ravel(picture)
+        found = pixels @ weights[-len(pixels) :]
+        if len(self.inputs.canvas.others):
+            found = found + self.inputs.beside.project(y, observed, weights[: -len(pixels)])
+        return found
 
     def bare(self) -> "Network":
         """The same over a space without names, bounds and units."""
@@ -109,8 +114,11 @@ def network_of(
     kind = settings.network
     if kind == "auto":
         kind = "conv" if inputs.is_picture else "mlp"
+    # What is linear in the columns should be linear.
+    inputs = replace(inputs, squashed=kind != "linear")
     layers, width = _convolutions(inputs, settings, initial) if kind == "conv" else ((), inputs.width)
-    hidden = None if kind == "linear" else _hidden(width, settings, initial)
+    active = width if layers else inputs.fan_in
+    hidden = None if kind == "linear" else _hidden(width, active, settings, initial)
     width = width if hidden is None else settings.width
     last = initial.normal((width, outputs), spread / width**0.5)
     return Network(inputs, layers, hidden, last, initial.zeros(outputs))
@@ -131,9 +139,9 @@ def _convolutions(
     return tuple(layers), beside + int(np.prod(shape))
 
 
-def _hidden(features: int, settings: NetworkSettings, initial: Initial) -> Hidden:
+def _hidden(features: int, active: int, settings: NetworkSettings, initial: Initial) -> Hidden:
     return Hidden(
-        linear_weights(initial, rows=features, columns=settings.width),
+        linear_weights(initial, rows=features, columns=settings.width, fan_in=active),
         initial.zeros(settings.width),
         Trunk(settings.width, settings.layers, dropout=settings.dropout, initial=initial),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import PRNGKeyArray
 
 from thalweg.data.rows import Rows
+from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError, did_you_mean
@@ -47,8 +48,8 @@ class Recipe:
 
     `code` is the taxonomy code of LeCun's slide (`docs/design.md`); `skeleton` builds an energy of the right
     shapes from the space and the settings alone, which is what a saved model is checked against; `validates` asks
-    for rows held out for early stopping; `settle(settings, space, rows)` gives the settings that were left open the
-    values that suit so many rows.
+    for rows held out for early stopping; `settle(settings, schema, rows)` gives the settings that were left open the
+    values that suit so many rows; `ordered` where the target is a number, however few values it has.
     """
 
     name: str
@@ -62,7 +63,8 @@ class Recipe:
     skeleton: Callable[[Record, Any], AbstractEnergy]
     train: Callable[[Problem], Fit]
     validates: bool = False
-    settle: Callable[[Any, Record, int], Any] = lambda settings, space, rows: settings
+    settle: Callable[[Any, Schema, int], Any] = lambda settings, schema, rows: settings
+    ordered: bool = False
 
     @property
     def conditional(self) -> bool:

@@ -19,6 +19,7 @@ from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractDenoiser,
     AbstractMarginal,
+    AbstractScored,
 )
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
@@ -31,6 +32,8 @@ SWEEPS, LOCAL = 3, 33
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
     if issubclass(kind, AbstractConditional):
         return None
     if issubclass(kind, AbstractDenoiser):

@@ -4,7 +4,7 @@ import numpy as np
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditional
+from thalweg.energy.capabilities import AbstractConditional, AbstractScored
 from thalweg.energy.spaces import Record
 from thalweg.errors import NotAnswered
 
@@ -14,6 +14,7 @@ JOINT = "fit orderless, which is of all columns"
 
 def check_answer(F: AbstractEnergy, index: int) -> None:
     """Raise `NotAnswered` where the column at `index` is an input of the energy."""
+    check_order(F)
     if isinstance(F, AbstractConditional) and index not in F.answers:
         raise NotAnswered(
             f"the model is of {_answers(F)} given the other columns, and says nothing about "
@@ -23,6 +24,7 @@ def check_answer(F: AbstractEnergy, index: int) -> None:
 
 def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
     """Raise `NotAnswered` where an input of the energy is missing in any of the rows (None: in all)."""
+    check_order(F)
     if not isinstance(F, AbstractConditional):
         return
     if rows is None:
@@ -42,9 +44,18 @@ def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
 
 def check_whole(F: AbstractEnergy, question: str) -> None:
     """Raise `NotAnswered` for a question about whole rows."""
+    check_order(F)
     if isinstance(F, AbstractConditional):
         raise NotAnswered(
             f"the model is of {_answers(F)} given the other columns, and {question} is about whole rows: {JOINT}"
+        )
+
+
+def check_order(F: AbstractEnergy) -> None:
+    """Raise `NotAnswered` for an energy that orders rows and says nothing about what is in them."""
+    if isinstance(F, AbstractScored):
+        raise NotAnswered(
+            f"the model says which row comes before which, and nothing about their cells: {JOINT}"
         )
 
 

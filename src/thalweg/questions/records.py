@@ -155,6 +155,35 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Labels:
+    r"""The labels of sequences of rows.
+
+    `paths` has the rows' labels in each of the best labellings, the best first, and `energy` (k, s) those labellings'
+    \(F = -\log p(y \mid x)\) of every sequence, in nats; `sequence` (n,) numbers the sequences of the rows.
+    `probability` (n,) is that of each row's label in the best, whatever its neighbours' are.
+    """
+
+    target: str
+    paths: list[pa.Array]
+    probability: np.ndarray
+    sequence: np.ndarray
+    energy: np.ndarray
+
+    @property
+    def value(self) -> pa.Array:
+        """The labels of least energy."""
+        return self.paths[0]
+
+    def to_table(self) -> pa.Table:
+        columns: dict[str, Any] = {"sequence": self.sequence, self.target: self.value, "p": self.probability}
+        for i, path in enumerate(self.paths[1:], 2):
+            columns[f"{self.target} {i}"] = path
+        for i, energies in enumerate(self.energy, 1):
+            columns["energy" if i == 1 else f"energy {i}"] = energies[self.sequence]
+        return pa.table(columns)
+
+
+@dataclass(frozen=True)
 class Codes:
     """The latent of each row, (n, k)."""
 

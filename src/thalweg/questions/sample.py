@@ -9,6 +9,7 @@ from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractConditionalSampler,
+    AbstractScored,
     AbstractZeroTemperature,
 )
 from thalweg.errors import SettingsError
@@ -17,6 +18,8 @@ from thalweg.questions.batches import by_row, in_batches
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
     if issubclass(kind, AbstractConditional):
         exact = issubclass(kind, AbstractConditionalSampler)
         return f"{'exact' if exact else 'chains'}: draws of its target, all other columns given"

@@ -210,11 +210,15 @@ def guesses(truth: Float[np.ndarray, "n"], guess: Float[np.ndarray, "n"]) -> Fig
 
 @drawing
 def reliability_curve(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]) -> Figure:
-    """The share of rows that are right against the probability of the answer, in bins; larger points have more rows."""
+    """The share of rows that are right against the probability of the answer, in bins, with 95 % intervals of Wilson
+    (1927); larger points have more rows."""
     figure, [axes] = panels()
     sure, right, counts = reliability(probabilities, labels, bins=10)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.plot(sure, right, color=SECOND, linewidth=1)
+    z = 1.96
+    middle = (right + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    reach = z / (1 + z**2 / counts) * np.sqrt(right * (1 - right) / counts + z**2 / (4 * counts**2))
+    axes.vlines(sure, middle - reach, middle + reach, color=SECOND, linewidth=1)
     axes.scatter(sure, right, s=12 + 120 * counts / counts.max(), color=SECOND, alpha=0.8, linewidths=0)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.set(xlabel="probability of the predicted class", ylabel="share of rows that are right")
