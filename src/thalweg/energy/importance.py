@@ -70,6 +70,7 @@ class ImportanceSampled(SumElimination):
     def draws(self, energy: AbstractEnergy, beta: float | Scalar, x: PyTree = None) -> Weighed:
         """The draws of the last round."""
         space = energy.space
+        assert isinstance(space, Real)
         size = math.prod(space.shape)
         reference, keys = Reference(space), jax.random.split(jax.random.key(self.seed), self.rounds)
 

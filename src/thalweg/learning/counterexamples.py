@@ -5,7 +5,7 @@ counter-examples follow it.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -28,7 +28,15 @@ from thalweg.sampling.walk import walk
 class AbstractCounterExamples(eqx.Module):
     """Where the other answers to an input come from: `count` of them for each pair."""
 
-    count: eqx.AbstractVar[int]
+    # To a type checker a read-only property, which a subclass may define as a field.
+    if TYPE_CHECKING:
+
+        @property
+        def count(self) -> int:
+            """How many."""
+
+    else:
+        count: eqx.AbstractVar[int]
 
     def check(self, energy: AbstractEnergy) -> None:
         """Raise `SettingsError` where these counter-examples do not suit the energy's space."""

@@ -138,7 +138,7 @@ class Implicit(
                 lambda value: self.marginal(y.at[index].set(value), known), values, batch_size=16
             )
 
-        def along(i: int):
+        def along(i: int) -> Float[Array, "v"]:
             if len(self.answers) == 1:
                 return self.over(values[:, None], context)
             others, own = self.box.without(i), np.arange(len(self.answers)) != i

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditional, AbstractDecoder
+from thalweg.energy.capabilities import AbstractDecoder
 from thalweg.errors import NotAnswered, SettingsError
 from thalweg.questions.batches import by_row, in_batches
 
@@ -50,7 +50,6 @@ def _decoded(F, y, observed, z):
 
 @eqx.filter_jit
 def _errors(F, y, observed, keys):
-    assert isinstance(F, AbstractConditional)
     answers = jnp.array(F.answers)
 
     def one(y, observed, key):
