@@ -8,7 +8,9 @@ from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
+from thalweg.models.jem import JEM
 from thalweg.models.kmeans import KMEANS
+from thalweg.models.latent_regression import LATENT_REGRESSION
 from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
@@ -38,6 +40,8 @@ RECIPES: dict[str, Recipe] = {
         TWO_TOWER,
         RANKER,
         IMPLICIT,
+        LATENT_REGRESSION,
+        JEM,
     )
 }
 
