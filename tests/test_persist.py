@@ -763,7 +763,7 @@ def test_absurd_width_is_refused_before_anything_is_allocated(deep, saved_deep):
     settings = deep.settings | {"width": 10**9}
     recipe, space = RECIPES["orderless"], deep.schema.space
     skeleton = outline(lambda: recipe.skeleton(space, recipe.configure(settings)))
-    kinds = {**kinds_of(named_arrays(skeleton)), **calibration_kinds(10, len(space.columns))}
+    kinds = {**kinds_of(named_arrays(skeleton)), **calibration_kinds(10, deep.schema)}
     assert max(kind.size for kind in kinds.values()) == 4 * 10**18
 
     def grow(record):

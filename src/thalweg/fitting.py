@@ -5,6 +5,7 @@ import platform
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,12 +19,14 @@ from jax.sharding import Mesh
 from thalweg.compiled import make_room
 from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
+from thalweg.data.packing import lengths_of
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
+from thalweg.energy.capabilities import AbstractSequential
 from thalweg.energy.spaces import Record
-from thalweg.errors import DataError, Interrupted, OutputError, SettingsError
+from thalweg.errors import DataError, DataWarning, Interrupted, OutputError, SettingsError
 from thalweg.files import tidy
 from thalweg.learning.checkpoint import CHECKPOINT, METRICS, checkpoints
 from thalweg.learning.objective import AbstractObjective
@@ -78,6 +81,7 @@ def fit(
     """
     log = (log or _to_stderr) if first() else _to_nobody
     chosen, configured = _configure(recipe, objective, settings)
+    configured, target = chosen.aimed(configured, target)
     # Of several processes the first alone looks at the directory and writes there.
     directory = _directory(out, resume=resume) if first() else None
     with _run_in(directory, resume=resume, force=force):
@@ -95,12 +99,13 @@ def fit(
             if drop or kinds or not isinstance(data, Dataset)
             else load_rows(data)
         )
-        schema = Schema.infer(dataset, target=target)
+        schema = Schema.infer(dataset, target=target, classes=not chosen.ordered)
         if directory is not None:
             check_schema(schema)
+        _check_sequences(chosen, schema)
         rows = schema.encode(dataset.table, name=dataset.name)
         train, validation, held_out = _parts(rows, chosen, seed, calibrate)
-        configured = chosen.settle(configured, schema.space, len(train))
+        configured = chosen.settle(configured, schema, len(train))
         run = Run(
             directory=directory,
             resume=resume,
@@ -188,6 +193,26 @@ def _finished(directory: Path) -> bool:
     return all((directory / name).exists() for name in (MODEL_FILE, REPORT)) and not checkpoints(directory)
 
 
+def _check_sequences(recipe: Recipe, schema: Schema) -> None:
+    """Raise `SettingsError` for a recipe of sequences without any, and for words where they would not be read."""
+    if issubclass(recipe.energy, AbstractSequential):
+        if schema.sequence is None:
+            raise SettingsError(
+                f"recipe {recipe.name!r} labels sequences of rows: say which column has one value for all rows of a "
+                "sequence, kinds={'COLUMN': 'sequence'} (--kind COLUMN=sequence)"
+            )
+        return
+    if schema.sequence is not None:
+        told = f"recipe {recipe.name!r} sees each row by itself, and not the sequences of {schema.sequence!r}"
+        warnings.warn(DataWarning(told), stacklevel=3)
+    words = [column.name for column in schema.columns if column.kind == "word"]
+    if words and not recipe.conditional:
+        raise SettingsError(
+            f"column {words[0]!r} is of words, and recipe {recipe.name!r} needs few categories: drop it (--drop "
+            f"{words[0]}), or fit one that only reads them, such as crf or classifier"
+        )
+
+
 def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows, Rows, Rows]:
     """Rows for training, for early stopping and for calibration; the last two never train."""
     n = len(rows)
@@ -196,7 +221,13 @@ def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows
     calibration = min(max(round(0.1 * n), min(100, n // 3)), 2000) if calibrate else 0
     validation = min(max(round(0.06 * n), 2), 2000) if recipe.validates else 0
     shares = (1 - (calibration + validation) / n, validation / n, calibration / n)
-    train, stop, held_out = split(n, shares, seed=seed)
+    if rows.sequence is not None:
+        # Sequences stay whole, or the held-out rows would have neighbours that trained.
+        parts = split(len(lengths_of(rows.sequence)), shares, seed=seed)
+        number = np.cumsum(np.diff(rows.sequence, prepend=rows.sequence[:1]) != 0)
+        train, stop, held_out = (np.flatnonzero(np.isin(number, part)) for part in parts)
+    else:
+        train, stop, held_out = split(n, shares, seed=seed)
     return rows[train], rows[stop], rows[held_out]
 
 

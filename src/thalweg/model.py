@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -12,24 +12,34 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+import pyarrow as pa
 
 from thalweg import data
+from thalweg.data.boxes import Boxes
 from thalweg.data.dataset import Dataset
+from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
 from thalweg.questions import denoise as denoising
+from thalweg.questions import detect as finding
 from thalweg.questions import encode as encoding
 from thalweg.questions import energy as measuring
 from thalweg.questions import explain as explaining
+from thalweg.questions import given as conditioning
+from thalweg.questions import label as labelling
+from thalweg.questions import modes as all_modes
 from thalweg.questions import predict as predicting
 from thalweg.questions import rank as ranking
+from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
-from thalweg.questions.records import Codes, Explanation, Prediction, Ranking, Scores
+from thalweg.questions import walk as walking
+from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ class Model:
         answer, each takes so many `steps` (None: what is usual), and `ChainWarning` says when they were too few.
         """
         dataset, encoded = self._encode(rows)
+        conditioning.check_inputs(self.F, encoded)
         if n == 1:
             filled = completing.best_guess(self.F, encoded, self._walker, steps)
             return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
@@ -110,6 +121,7 @@ class Model:
         `noise` is the deviation of the noise as a share of each column's own deviation, for all columns or by
         column name; for a category it is the probability that it was replaced by another. Missing cells stay missing.
         """
+        conditioning.check_whole(self.F, "denoise")
         dataset, encoded = self._encode(rows)
         levels = denoising.noise_levels(self.schema, noise)
         clean = denoising.denoise(self.F, encoded, levels, self.schema, self._start)
@@ -134,6 +146,7 @@ class Model:
                 self.schema.index(name)
             dataset = data.load({name: [value] for name, value in given.items()})
             context = self.schema.encode(dataset.table, partial=True)
+        conditioning.check_inputs(self.F, context)
         return self.schema.decode(sampling.draw(self.F, n, context, seed, self._walker, steps))
 
     def predict(
@@ -142,18 +155,34 @@ class Model:
         target: str | None = None,
         *,
         draws: int = 0,
+        modes: bool = False,
         seed: int = 0,
         steps: int | None = None,
     ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
-        Any column can be the target; by default the one named when fitting. What the rows say there is not read.
-        `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
+        Any column can be the target; by default the one named when fitting. What the rows say there is not read. With
+        `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw
+        what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
-        return predicting.predict(
+        answer = predicting.predict(
             self.F, encoded, index, self.schema, draws, seed, self._candidates, self._walker, steps
         )
+        if not modes:
+            return answer
+        found = all_modes.modes(
+            self.F, encoded, index, self.schema, self._candidates, self._walker, self._energies, steps
+        )
+        return replace(answer, modes=found)
+
+    def label(self, rows: Any, *, k: int = 1) -> Labels:
+        """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
+
+        Labels that the rows have already are held; `predict` reads none.
+        """
+        _, encoded = self._encode(rows)
+        return labelling.label(self.F, encoded, self.schema, k)
 
     def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.
@@ -172,6 +201,36 @@ class Model:
         context = None if rows is None else self._encode(rows, partial=True)[1]
         return ranking.rank(context, options, self._energies)
 
+    def retrieve(
+        self,
+        rows: Any,
+        among: Any = None,
+        k: int = 10,
+        *,
+        method: retrieving.Method = "exact",
+    ) -> Ranking:
+        """For each row, the `k` of `among` that belong to it best, from lowest to highest energy of the pair.
+
+        `among` are rows, or an `index` of them. Of a model of two sides they are of the side that `rows` are not of;
+        None: the rows themselves, without each row itself where like is compared with like. `method` "hnsw" looks at
+        few of many (`pip install thalweg[retrieval]`), and may miss some.
+        """
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(rows, partial=True)
+        side = retrieving.side_of(F, encoded)
+        if isinstance(among, retrieving.Index):
+            return retrieving.retrieve(F, encoded, among, k)
+        others = encoded if among is None else self._encode(among, partial=True)[1]
+        candidates = retrieving.index(F, others, retrieving.side_of(F, others, side), method)
+        apart = among is None and F.sides[0] == F.sides[1]
+        return retrieving.retrieve(F, encoded, candidates, k, apart=apart)
+
+    def index(self, among: Any, *, side: int = 1, method: retrieving.Method = "exact") -> retrieving.Index:
+        """The candidates of `retrieve`, embedded once for many calls; of two sides they are the second, or `side` 0."""
+        F = retrieving.embedded(self.F)
+        _, encoded = self._encode(among, partial=True)
+        return retrieving.index(F, encoded, retrieving.side_of(F, encoded, 1 - side), method)
+
     def explain(self, rows: Any, *, pairs: bool = False) -> Explanation:
         """Which cell is wrong and what it should be: the energy that each would release if it were re-inferred.
 
@@ -186,6 +245,37 @@ class Model:
     def encode(self, rows: Any) -> Codes:
         """The latent z of each row, for a model that has one."""
         return encoding.encode(self.F, self._encode(rows)[1])
+
+    def walk(self, rows: Any, n: int = 9) -> pa.Table:
+        """The answers that the latent of a conditional model gives as it goes through its range, `n` values along each
+        coordinate of z (all of a discrete one): which `row`, z, and the predicted columns.
+
+        Raises `NotAnswered` for a model without such a latent.
+        """
+        _, encoded = self._encode(rows, partial=True)
+        row, codes, z = walking.walk(self.F, encoded, n)
+        table = self.schema.decode(codes)
+        latent = {f"z{k}": column for k, column in enumerate(z.T)}
+        assert isinstance(self.F, AbstractConditional)
+        names = [self.schema.space.names[i] for i in self.F.answers]
+        return pa.table({"row": row} | latent | {name: table[name] for name in names})
+
+    def detect(self, pictures: Any, **search: Any) -> Boxes:
+        """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
+
+        `pictures` are a folder, a file, an array (n, height, width) or (n, height, width, channels), or a list of
+        arrays; the keywords are those of `thalweg.questions.detect.Search`: `threshold`, `overlap`, `smallest`,
+        `largest`, `step`. Raises `NotAnswered` for another energy, `DataError` for pictures that cannot be searched.
+        """
+        finding.check(self.F)
+        shown = open_pictures(pictures, self.channels)
+        labels, shades = finding.labels_of(self.F, self.schema), finding.shades_of(self.schema)
+        return finding.detect(self.F, shown, labels, finding.Search(**search), shades)
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the pictures that the model looks at; None for a table."""
+        return (*self.schema.grid, 1)[2] if self.schema.grid else None
 
     # --- keeping and showing ------------------------------------------------------------------------------------
 
@@ -215,6 +305,12 @@ class Model:
         if without in table.column_names:
             table = table.drop_columns([without])
         partial = partial or without is not None
+        sequence = self.schema.sequence
+        if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
+            raise SchemaError(
+                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                "for all rows of one sequence)"
+            )
         return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
@@ -224,7 +320,9 @@ class Model:
             raise SchemaError(
                 "predict needs a target: name one of " + ", ".join(self.schema.space.names[:20])
             )
-        return self._encode(rows, without=name)[1], self.schema.index(name)
+        index = self.schema.index(name)
+        conditioning.check_answer(self.F, index)
+        return self._encode(rows, without=name)[1], index
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""
@@ -232,6 +330,9 @@ class Model:
 
     def _in_units(self, energies: np.ndarray, rows: Rows) -> np.ndarray:
         """Energies in codes as energies in the user's units."""
+        if isinstance(self.F, AbstractConditional):
+            answered = np.isin(np.arange(rows.observed.shape[1]), self.F.answers)
+            return energies + self.schema.log_units(rows.observed & answered)
         is_density = isinstance(self.F, AbstractDensity)
         return energies + self.schema.log_units(rows.observed) if is_density else energies
 

@@ -58,7 +58,7 @@ def test_the_picture_has_every_pixel_in_its_place(shape):
 
 
 def test_tables_and_categories_for_pixels_are_refused():
-    with pytest.raises(SettingsError, match="conv-ebm is for images"):
+    with pytest.raises(SettingsError, match="convolutions are for images"):
         thalweg.fit("wine", "conv-ebm", progress=False)
     place = {"pixel": True, "place": (0, 0)}
     with pytest.raises(SettingsError, match="pixel 'p' is a category"):

@@ -20,6 +20,8 @@ CASES = [
     (5, 8, 2, 3, 3, 2, "valid"),
     (4, 4, 3, 2, 1, 1, "valid"),
     (1, 1, 2, 2, 3, 2, "same"),
+    (6, 8, 2, 3, (2, 5), 2, "same"),
+    (6, 8, 2, 3, (4, 2), 1, "valid"),
 ]
 
 
@@ -27,7 +29,7 @@ CASES = [
 def test_values_and_gradients_are_those_of_the_library(h, w, channels, out, size, stride, padding):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(h, w, channels)), jnp.float32)
-    kernels = jnp.asarray(rng.normal(size=(size, size, channels, out)), jnp.float32)
+    kernels = jnp.asarray(rng.normal(size=(*np.broadcast_to(size, 2), channels, out)), jnp.float32)
     expected = jax.lax.conv_general_dilated(
         x[None], kernels, (stride, stride), padding.upper(), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )[0]

@@ -1,4 +1,4 @@
-"""The questions about rows: energy, score, complete, denoise, predict, rank, explain, encode."""
+"""The questions about rows: energy, score, complete, denoise, predict, label, rank, retrieve, explain, encode."""
 
 from typing import Annotated
 
@@ -91,12 +91,25 @@ def predict(
     draws: Annotated[
         int, typer.Option("--draws", min=0, metavar="N", help="Also N draws of the target.")
     ] = 0,
+    modes: Annotated[
+        bool,
+        typer.Option("--modes", help="All answers instead, a line each: every minimum, how probable it is."),
+    ] = False,
     seed: Seed = 0,
     steps: Steps = None,
 ) -> None:
     """One column from the others: the value of least energy, with probabilities or quantiles."""
-    answered = ask(asked, "predict", target=target, draws=draws, seed=seed, steps=steps)
+    answered = ask(asked, "predict", target=target, draws=draws, modes=modes, seed=seed, steps=steps)
     present(asked, answered, _explained(asked), target=target)
+
+
+@about_rows(epilog="Example:  [bold]thalweg label tagger new.conll -k 3 --out labels.csv[/bold]")
+def label(
+    asked: Asked,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many labellings of each sequence.")] = 1,
+) -> None:
+    """The labels of sequences of rows: those of least energy together, with every label's probability."""
+    present(asked, ask(asked, "label", k=k), _explained(asked), k=k)
 
 
 @about_rows(epilog="Example:  [bold]thalweg rank wine-model open.csv candidates.csv[/bold]")
@@ -112,6 +125,28 @@ def rank(
 
     answered = ask(asked, "rank", candidates=load(candidates))
     present(asked, answered, command("explain", asked.model, asked.data), candidates=candidates)
+
+
+@about_rows(epilog="Example:  [bold]thalweg retrieve faces-model new.npy known.npy -k 3[/bold]")
+def retrieve(
+    asked: Asked,
+    among: Annotated[
+        str, typer.Argument(metavar="AMONG", help="The rows among which partners are looked for.")
+    ],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many partners of each row.")] = 10,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="By a graph of neighbours, which may miss some (needs faiss-cpu)."
+        ),
+    ] = False,
+) -> None:
+    """Which of many rows belong to each: the partners of least energy, for siamese and two-tower."""
+    from thalweg.data import load
+
+    answered = ask(asked, "retrieve", among=load(among), k=k, approximate=approximate)
+    then = command("encode", asked.model, asked.data)
+    present(asked, answered, then, among=among, k=k, approximate=approximate)
 
 
 @about_rows(epilog="Example:  [bold]thalweg explain wine-model odd.csv --top 3 --out why.csv[/bold]")

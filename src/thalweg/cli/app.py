@@ -18,8 +18,21 @@ app = typer.Typer(
 #: The order of the help page: first what one does first.
 _FIT, _ASK, _LOOK = "Fit and look", "Ask", "What there is"
 _PANELS = {
-    _FIT: ("fit", "report", "combine"),
-    _ASK: ("energy", "score", "explain", "complete", "predict", "sample", "denoise", "rank", "encode"),
+    _FIT: ("fit", "report", "combine", "windows"),
+    _ASK: (
+        "energy",
+        "score",
+        "explain",
+        "complete",
+        "predict",
+        "label",
+        "sample",
+        "denoise",
+        "rank",
+        "retrieve",
+        "encode",
+        "detect",
+    ),
     _LOOK: ("models", "info", "demo"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from thalweg.cli import about, answers, combination, fitting, generation  # noqa: F401 (each registers its commands)
+from thalweg.cli import about, answers, combination, detection, fitting, generation  # noqa: F401 (each registers its commands)
 from thalweg.cli.app import app, in_order
 from thalweg.cli.arguments import resume_command
 from thalweg.cli.cache import read_without_a_word

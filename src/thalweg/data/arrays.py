@@ -20,12 +20,14 @@ from thalweg.data.text import clean_table
 from thalweg.errors import DataError
 
 #: The pairs of names under which people store inputs and labels.
-PAIRS = (("X", "y"), ("x", "y"), ("x_train", "y_train"), ("X_train", "y_train"))
+PAIRS = (("X", "y"), ("x", "y"), ("x_train", "y_train"), ("X_train", "y_train"), ("images", "labels"))
+#: Names under which people store where each of several sequences begins, and after the last of them their end.
+OFFSETS = ("offsets", "word_offsets", "sequence_offsets")
 #: Deflate turns one byte into 1,032 at most (RFC 1951: 258 bytes from two bits).
 _DEFLATE = 1032
 #: Bytes of a .npy header that are looked at; NumPy itself reads headers of up to 10,000.
 _LONGEST_HEADER = 16_384
-_LABEL = "label"
+_LABEL, _SEQUENCE = "label", "sequence"
 _MOST_LABELS = 100
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -68,16 +70,21 @@ def read_npy(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
 
 
-def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The inputs and the labels (or None) in a .npz file.
+def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """The inputs, the labels (or None) and the offsets of sequences (or None) in a .npz file.
 
-    `key` names one array, or `train` or `test` for a pair `x_train`, `y_train`; without it, one of `PAIRS` or
-    the only array. Sizes are checked against what the file declares before anything is decompressed.
+    `key` names one array, or `train` or `test` for a pair `x_train`, `y_train`; without it, one of `PAIRS` (with one of
+    `OFFSETS`, where the rows are in sequences) or the only array. Sizes are checked against what the file declares
+    before anything is decompressed.
     """
     check_file(path, "npz")
     with reading(path), zipfile.ZipFile(path) as archive:
         keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         chosen = _choose(keys, key, path)
+        offsets = (
+            next((name for name in OFFSETS if name in keys), None) if len(chosen) == 2 and not key else None
+        )
+        chosen = (*chosen, offsets) if offsets else chosen
         for name in chosen:
             _check_packed(archive.getinfo(f"{name}.npy"), f"{path}::{name}")
             with archive.open(f"{name}.npy") as member:
@@ -91,7 +98,7 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | None
                     )
         with np.load(path, allow_pickle=False) as arrays:
             found = [arrays[name] for name in chosen]
-    return found[0], found[1] if len(found) > 1 else None
+    return found[0], found[1] if len(found) > 1 else None, found[2] if len(found) > 2 else None
 
 
 def read_idx(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -117,6 +124,20 @@ def add_labels(table: pa.Table, labels: np.ndarray, where: str) -> tuple[pa.Tabl
     column = table_of(labels, where)[0].column(0)
     few = labels.dtype.kind in "biuU" and len(np.unique(labels)) <= _MOST_LABELS
     return table.append_column(_LABEL, column), {_LABEL: "categorical"} if few else {}
+
+
+def add_sequences(table: pa.Table, offsets: np.ndarray, where: str) -> tuple[pa.Table, dict[str, str]]:
+    """The table with a column `sequence`, of the number of each row's sequence: row i is in sequence s where
+    `offsets[s] <= i < offsets[s + 1]`."""
+    whole = offsets.ndim == 1 and offsets.dtype.kind in "iu" and len(offsets) > 1
+    ends = offsets.astype(np.int64) if whole else np.zeros(1, np.int64)
+    if not whole or ends[0] != 0 or ends[-1] != table.num_rows or (np.diff(ends) < 0).any():
+        raise DataError(
+            f"{where}: the offsets do not cut {table.num_rows} rows into sequences: they begin with 0, never fall, and "
+            f"end with {table.num_rows}"
+        )
+    number = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    return table.append_column(_SEQUENCE, pa.array(number)), {_SEQUENCE: "sequence"}
 
 
 def _pixel(place: tuple[int, ...]) -> str:

@@ -17,6 +17,7 @@ from thalweg.data.cells import Cells, cells, first, plain
 from thalweg.data.column import FARTHEST, ColumnSchema
 from thalweg.data.csvfile import check_names
 from thalweg.data.dataset import Dataset, is_nameless
+from thalweg.data.infer import sequence_ids
 from thalweg.data.levels import places
 from thalweg.data.rows import Rows
 from thalweg.data.text import as_dates, as_numbers, clean
@@ -76,7 +77,11 @@ def encode(
         if column.kind == "constant" and column.name in columns and column.levels[0] is not None:
             _compare_constant(column, columns[column.name], first_row, remarks)
     remarks.warn()
-    return Rows(np.ascontiguousarray(values.T), np.ascontiguousarray(observed.T), unseen)
+    sequence = None
+    if schema.sequence in columns:
+        here = f"{name}, column {schema.sequence!r}"
+        sequence = sequence_ids(plain(columns[schema.sequence]), here, first_row)
+    return Rows(np.ascontiguousarray(values.T), np.ascontiguousarray(observed.T), unseen, sequence)
 
 
 def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
@@ -143,7 +148,7 @@ def _encode_column(
         return
     if column.has_levels:
         codes, known, unknown = places(column, cells_)
-        if unknown.any():
+        if unknown.any() and column.kind != "word":
             unseen += unknown
             remarks.unknown.append(_example(column, cells_, unknown, first_row))
     else:

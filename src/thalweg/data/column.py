@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from thalweg.data.cells import Cells
 from thalweg.data.types import is_temporal, parse_type, value_type
 
-Kind = Literal["continuous", "integer", "categorical", "binary", "datetime", "constant"]
+Kind = Literal["continuous", "integer", "categorical", "binary", "word", "datetime", "constant", "sequence"]
 KINDS: tuple[str, ...] = get_args(Kind)
 #: Codes are kept where their squares are still finite in float32.
 FARTHEST = 1e18
@@ -29,7 +29,8 @@ class ColumnSchema:
     multiples of: decoded dates and large integers keep to it. `minimum`, `maximum`, `std` are in the user's
     units (times: in the type's unit), `quantiles` are 65 evenly spaced quantiles in codes, `missing` counts
     missing cells. `levels` are the original values, sorted (dates as ISO text); a constant has one, None
-    if all are missing.
+    if all are missing, and a word those that are not rare: others are as missing. A `sequence` column says which
+    rows belong together, those beside each other with one value, and is in no row's code.
     """
 
     name: str
@@ -61,7 +62,7 @@ class ColumnSchema:
 
     @property
     def has_levels(self) -> bool:
-        return self.kind in ("categorical", "binary", "constant")
+        return self.kind in ("categorical", "binary", "word", "constant")
 
     @property
     def size(self) -> int:

@@ -22,13 +22,18 @@ _LIMIT = {64: (1 << 63) - 1, 32: (1 << 31) - 1}
 
 
 def decode(
-    schema: Schema, values: np.ndarray, *, observed: np.ndarray | None = None, like: pa.Table | None = None
+    schema: Schema,
+    values: np.ndarray,
+    *,
+    observed: np.ndarray | None = None,
+    like: pa.Table | None = None,
+    sequence: np.ndarray | None = None,
 ) -> pa.Table:
     """Rows of codes (n, d) as a table with the columns, order and types of training; NaN is a missing cell.
 
     `like` is the table that the codes came from: where `observed` (by default: where it has a value) its own
     cell is kept untouched, its order and its other columns too. Integers are rounded, never clipped to the
-    range of training.
+    range of training. `sequence` numbers the sequences of the rows, where they are in some.
     """
     values = np.asarray(values)
     if values.ndim != 2 or values.shape[1] != len(schema.variables):
@@ -43,7 +48,10 @@ def decode(
     decoded = {}
     for column in schema.columns:
         i = place.get(column.name)
-        cells = _constant(column, len(values)) if i is None else cells_of(column, values[:, i])
+        if column.kind == "sequence":
+            cells = _sequence(column, sequence, len(values))
+        else:
+            cells = _constant(column, len(values)) if i is None else cells_of(column, values[:, i])
         if like is not None and column.name in like.column_names:
             mask = None if observed is None or i is None else np.asarray(observed)[:, i]
             cells = _keep(like.column(column.name), mask, cells, column)
@@ -56,6 +64,15 @@ def _ordered(decoded: dict[str, pa.ChunkedArray], like: pa.Table | None) -> pa.T
         return pa.table(decoded)
     columns = {name: decoded[name] if name in decoded else like.column(name) for name in like.column_names}
     return pa.table(columns | decoded)
+
+
+def _sequence(column: ColumnSchema, numbers: np.ndarray | None, n: int) -> pa.ChunkedArray:
+    if numbers is None:
+        return pa.chunked_array([pa.nulls(n, column.arrow_type)])
+    type_ = (
+        column.arrow_type if is_text(column.arrow_type) or is_.is_integer(column.arrow_type) else pa.int64()
+    )
+    return pa.chunked_array([pa.array(numbers).cast(type_)])
 
 
 def _constant(column: ColumnSchema, n: int) -> pa.ChunkedArray:

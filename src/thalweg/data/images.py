@@ -10,7 +10,8 @@ from thalweg.data.reading import reading
 from thalweg.errors import DataError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_GREY = ("1", "L")
+#: The modes of grey pictures.
+GREY = ("1", "L")
 
 
 def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -21,25 +22,27 @@ def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """
     labels = None
     with reading(folder, "check that the folder may be read"):
-        paths = _pictures(folder)
+        paths = pictures_in(folder)
         if not paths:
             paths = [
-                path for child in sorted(folder.iterdir()) if child.is_dir() for path in _pictures(child)
+                path for child in sorted(folder.iterdir()) if child.is_dir() for path in pictures_in(child)
             ]
             labels = np.array([path.parent.name for path in paths])
     if not paths:
         raise DataError(f"{folder} has no pictures in it (PNG or JPEG): give a folder that has, or a file")
-    sizes = [_probe(path) for path in paths]
-    grey = all(mode in _GREY for _, mode in sizes)
+    sizes = [size_and_mode(path) for path in paths]
+    grey = all(mode in GREY for _, mode in sizes)
     _check_sizes(paths, sizes, 1 if grey else 3)
-    return np.stack([_pixels(path, "L" if grey else "RGB") for path in paths]), labels
+    return np.stack([pixels_of(path, "L" if grey else "RGB") for path in paths]), labels
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """The paths of the PNG and JPEG pictures in a folder, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
 
 
-def _probe(path: Path) -> tuple[tuple[int, int], str]:
+def size_and_mode(path: Path) -> tuple[tuple[int, int], str]:
+    """(width, height) of a picture and how its pixels are stored. Raises `DataError` for more than 8 bits."""
     with reading(path), Image.open(path) as image:
         if image.mode.startswith(("I", "F")):
             raise DataError(
@@ -65,6 +68,7 @@ def _check_sizes(paths: list[Path], sizes: list[tuple[tuple[int, int], str]], ch
     )
 
 
-def _pixels(path: Path, mode: str) -> np.ndarray:
+def pixels_of(path: Path, mode: str) -> np.ndarray:
+    """The pixels of a picture, uint8: (h, w) of mode "L", (h, w, 3) of "RGB"."""
     with reading(path), Image.open(path) as image:
         return np.asarray(image.convert(mode))

@@ -15,6 +15,8 @@ from thalweg.errors import DataError, DataWarning
 
 LARGEST_INTEGER_RANGE = 100_000
 MOST_LEVELS = 1_000
+#: How often a word occurs at least that counts as one, and how many count.
+LEAST_WORDS, MOST_WORDS = 2, 100_000
 MOST_TARGET_CLASSES = 20
 _IDENTIFIER_ROWS = 50
 _LARGEST_WHOLE_FLOAT = float(1 << 53)
@@ -28,6 +30,9 @@ def infer_column(
     here = f"{where}, column {name!r}"
     type_ = str(column.type)
     column = plain(column)
+    if decided == "sequence":
+        sequence_ids(column, here)
+        return ColumnSchema(name, "sequence", type_)
     if is_text(column.type) or is_.is_boolean(column.type) or is_.is_null(column.type):
         found = _words(name, column, decided, here)
     else:
@@ -40,9 +45,50 @@ def _words(name: str, column: pa.ChunkedArray, decided: str | None, here: str) -
         raise DataError(f"{here}: cells of type {column.type} cannot be {decided}: convert the column first")
     # string_view has no sorting kernel everywhere.
     values = column.cast(pa.string()) if is_text(column.type) else column
+    if decided == "word" and is_text(column.type):
+        return _vocabulary(name, values, here)
     levels = pc.unique(values.drop_null())
     levels = levels.take(pc.sort_indices(levels)) if len(levels) > 1 else levels
     return _levels(name, levels, len(column), column.null_count, decided, here)
+
+
+def _vocabulary(name: str, values: pa.ChunkedArray, here: str) -> ColumnSchema:
+    """The values that occur at least `LEAST_WORDS` times, the most frequent `MOST_WORDS` of them, sorted."""
+    counted = pc.value_counts(values.drop_null())
+    words, counts = counted.field("values"), counted.field("counts")
+    frequent = pc.filter(words, pc.greater_equal(counts, LEAST_WORDS))
+    if len(frequent) > MOST_WORDS:
+        order = pc.sort_indices(counts, sort_keys=[("", "descending")])
+        frequent = words.take(order.slice(0, MOST_WORDS))
+    if len(frequent) < 2:
+        raise DataError(
+            f"{here}: hardly a word occurs twice, so nothing can be learned from them: drop the column"
+        )
+    levels = frequent.take(pc.sort_indices(frequent))
+    missing = len(values) - pc.sum(pc.is_in(values, value_set=levels)).as_py()
+    return ColumnSchema(name, "word", "null", levels=level_tuple(levels), missing=missing)
+
+
+def sequence_ids(column: pa.ChunkedArray, here: str, first_row: int = 0) -> np.ndarray:
+    """Which sequence each row is of, counted from 0: rows beside each other with one value.
+
+    Raises `DataError` for an empty cell, and where the rows of one sequence lie apart.
+    """
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise DataError(
+            f"{here}, row {first_row + row + 1}: the cell is empty, and says of no sequence which it is"
+        )
+    codes = np.asarray(pc.dictionary_encode(column.combine_chunks()).indices)
+    new = np.concatenate([[True], codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, bool)
+    ids = np.cumsum(new) - 1
+    if len(codes) and ids[-1] > codes.max():
+        again = np.flatnonzero(new & (codes < np.maximum.accumulate(codes)))[0]
+        raise DataError(
+            f"{here}, row {first_row + again + 1}: {column[int(again)].as_py()!r} comes up a second time, apart from "
+            "its other rows: sort the table by this column, each sequence in its order"
+        )
+    return ids.astype(np.int64)
 
 
 def _numbers(
@@ -113,6 +159,8 @@ def _levels(
         return ColumnSchema(name, "constant", "null", levels=(None,), missing=missing)
     if decided == "binary" and count > 2:
         raise DataError(f"{here}: {count} different values cannot be binary: say categorical")
+    if decided == "word":
+        raise DataError(f"{here}: cells of that type cannot be words: convert the column to text first")
     if count > MOST_LEVELS:
         raise DataError(
             f"{here}: {count:,} different values are too many categories (at most {MOST_LEVELS:,}), it looks "

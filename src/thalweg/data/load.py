@@ -11,27 +11,30 @@ import numpy as np
 import pyarrow as pa
 
 from thalweg.data import builtin
-from thalweg.data.arrays import add_labels, read_idx, read_npy, read_npz, table_of
+from thalweg.data.arrays import add_labels, add_sequences, read_idx, read_npy, read_npz, table_of
 from thalweg.data.columnar import check_table, read_columnar
 from thalweg.data.csvfile import read_csv
 from thalweg.data.dataset import Dataset, grid_of
 from thalweg.data.images import read_images
 from thalweg.data.reading import reading
 from thalweg.data.sniff import FORMATS, format_of
+from thalweg.data.tagged import read_tagged
 from thalweg.data.text import as_dates, as_numbers, clean, typed
 from thalweg.data.types import is_supported, is_text
 from thalweg.errors import DataError, did_you_mean
 
 _CONVERT = "give every column one type (numbers, text or dates) and the same number of rows"
-KINDS = ("continuous", "integer", "categorical", "binary", "datetime")
+KINDS = ("continuous", "integer", "categorical", "binary", "datetime", "word", "sequence")
 
 
 def load(source: Any, *, drop: Iterable[str] = (), kinds: Mapping[str, str] | None = None) -> Dataset:
     """A data set from a file, a folder of images, a dataframe, an array or a built-in name.
 
     `drop` leaves columns out; `kinds` decides what a column is: `continuous`, `integer`, `categorical`,
-    `binary` or `datetime`. A path may be CSV, TSV, Parquet, Arrow, Feather, .npy, .npz (`file.npz::key` for
-    one array), idx (plain or .gz) or a folder of PNG or JPEG images of one size. Raises `DataError` naming
+    `binary`, `datetime`, `word` (text of an open vocabulary, of which rare words are as missing) or `sequence` (which
+    rows belong together). A path may be CSV, TSV, Parquet, Arrow, Feather, .npy, .npz (`file.npz::key` for
+    one array), idx (plain or .gz), text with tags (.conll, .conllu, .tagged, plain or .gz) or a folder of PNG or JPEG
+    images of one size. Raises `DataError` naming
     file, column, row and remedy.
     """
     kinds = dict(kinds or {})
@@ -117,18 +120,20 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
             hint = did_you_mean(text, builtin.NAMES, "the built-in ones are")
             raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
     if os.path.isdir(text):
-        return _arrays(*read_images(path), path)
+        return _arrays(*read_images(path), path=path)
     name, _, key = text.partition("::")
     path = Path(name)
     match format_of(path):
         case "text":
             return Dataset(_typed_table(read_csv(path), kinds, str(path)), path.stem, path=str(path))
         case "npy":
-            return _arrays(read_npy(path), None, path)
+            return _arrays(read_npy(path), path=path)
         case "npz":
-            return _arrays(*read_npz(path, key or None), path)
+            return _arrays(*read_npz(path, key or None), path=path)
+        case "tagged":
+            return read_tagged(path)
         case "idx":
-            return _arrays(*read_idx(path), path)
+            return _arrays(*read_idx(path), path=path)
         case columnar:
             table = read_columnar(path, columnar)
             return Dataset(table, path.stem, grid_of(table), path=str(path))
@@ -143,11 +148,20 @@ def _typed_table(table: pa.Table, kinds: Mapping[str, str], where: str) -> pa.Ta
     return pa.table(columns, names=names)
 
 
-def _arrays(values: np.ndarray, labels: np.ndarray | None, path: Path) -> Dataset:
+def _arrays(
+    values: np.ndarray,
+    labels: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
+    *,
+    path: Path,
+) -> Dataset:
     table, grid = table_of(values, str(path))
     kinds: dict[str, str] = {}
     if labels is not None:
         table, kinds = add_labels(table, labels, str(path))
+    if offsets is not None:
+        table, found = add_sequences(table, offsets, str(path))
+        kinds = kinds | found
     return Dataset(table, path.name.split(".")[0], grid, kinds=kinds, path=str(path))
 
 

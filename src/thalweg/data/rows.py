@@ -11,18 +11,21 @@ class Rows:
     """Rows in codes.
 
     `values` (n, d) float32, 0 where missing; `observed` (n, d) bool; `unseen` (n,) counts the cells whose
-    category training never saw (they are unobserved here).
+    category training never saw (they are unobserved here); `sequence` (n,) says by equal numbers beside each other
+    which rows belong together (None: each is by itself).
     """
 
     values: np.ndarray
     observed: np.ndarray
     unseen: np.ndarray
+    sequence: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: Any) -> "Rows":
-        return Rows(self.values[index], self.observed[index], self.unseen[index])
+        sequence = None if self.sequence is None else self.sequence[index]
+        return Rows(self.values[index], self.observed[index], self.unseen[index], sequence)
 
     @property
     def complete(self) -> np.ndarray:

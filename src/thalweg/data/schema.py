@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from thalweg.data.codec import encode
 from thalweg.data.column import ColumnSchema
@@ -35,8 +35,8 @@ class Schema:
     target: str | None = None
 
     @classmethod
-    def infer(cls, dataset: Dataset, target: str | None = None) -> "Schema":
-        """What each column of `dataset` is.
+    def infer(cls, dataset: Dataset, target: str | None = None, *, classes: bool = True) -> "Schema":
+        """What each column of `dataset` is; a target of few whole numbers is one of `classes`, unless they are not.
 
         Raises `DataError` for fewer than two rows, nothing but constants, an absent or constant target,
         infinite values, text that looks like an identifier and numbers that float32 cannot tell apart.
@@ -54,7 +54,8 @@ class Schema:
 
         def column_as(name: str, decided: str | None) -> ColumnSchema:
             column = dataset.table.column(name)
-            return infer_column(name, column, decided=decided, target=name == target, where=dataset.where)
+            few = name == target and classes
+            return infer_column(name, column, decided=decided, target=few, where=dataset.where)
 
         found = {name: column_as(name, dataset.kinds.get(name)) for name in names}
         pixels = names[: math.prod(dataset.grid)] if dataset.grid else []
@@ -75,8 +76,13 @@ class Schema:
 
     @cached_property
     def variables(self) -> tuple[ColumnSchema, ...]:
-        """The columns of the space: all that are not constant."""
-        return tuple(column for column in self.columns if column.kind != "constant")
+        """The columns of the space: all that are not constant and do not tell sequences apart."""
+        return tuple(column for column in self.columns if column.kind not in ("constant", "sequence"))
+
+    @cached_property
+    def sequence(self) -> str | None:
+        """The column that says which rows belong together; None where each row is by itself."""
+        return next((column.name for column in self.columns if column.kind == "sequence"), None)
 
     def __getitem__(self, name: str) -> ColumnSchema:
         for column in self.columns:
@@ -86,6 +92,10 @@ class Schema:
 
     def index(self, name: str) -> int:
         """The position of a column in the space; raises `SettingsError` with the nearest name."""
+        if self[name].kind == "sequence":
+            raise SettingsError(
+                f"column {name!r} says which rows belong together, and is not to be asked for"
+            )
         if self[name].kind == "constant":
             raise SettingsError(f"column {name!r} was constant in training, so the energy does not see it")
         return [column.name for column in self.variables].index(name)
@@ -113,9 +123,10 @@ class Schema:
         *,
         observed: Bool[np.ndarray, "n d"] | None = None,
         like: pa.Table | None = None,
+        sequence: Int[np.ndarray, "n"] | None = None,
     ) -> pa.Table:
         """Codes as cells: see `thalweg.data.decode.decode`."""
-        return decode(self, values, observed=observed, like=like)
+        return decode(self, values, observed=observed, like=like, sequence=sequence)
 
     def decode_column(self, index: int, codes: Float[np.ndarray, "n"]) -> pa.Array:
         """Codes of one column of the space as cells of its own type."""
@@ -160,12 +171,19 @@ def _space_column(column: ColumnSchema, place: tuple[int, ...]) -> Column:
     name, size = column.name, column.size
     if column.has_levels:
         found = Column(name, "categorical", size=size)
+        if place and column.kind == "binary":
+            black, white = map(float, column.levels)
+            found = replace(found, origin=black, unit=white - black)
     elif column.kind == "integer":
-        found = Column(name, "integer", size=size, center=column.center, spread=column.std)
+        found = Column(
+            name, "integer", size=size, center=column.center, spread=column.std, origin=float(column.origin)
+        )
     else:
         low, high = column.quantiles[0], column.quantiles[-1]
         margin = (high - low) / 2
-        found = Column(name, "real", lower=low - margin, upper=high + margin, unit=column.std)
+        found = Column(
+            name, "real", lower=low - margin, upper=high + margin, origin=column.mean, unit=column.std
+        )
     return replace(found, pixel=bool(place), place=place)
 
 
@@ -175,5 +193,8 @@ def _check_something_varies(columns: tuple[ColumnSchema, ...], target: str | Non
         raise DataError(
             f"{where}: the target {target!r} is the same in every row, there is nothing to predict"
         )
-    if len(constant) == len(columns):
+    named = [column.name for column in columns if column.kind == "sequence"]
+    if len(named) > 1:
+        raise DataError(f"{where}: one column tells sequences apart, not {', '.join(map(repr, named))}")
+    if len(constant) + len(named) == len(columns):
         raise DataError(f"{where}: every column is constant or missing, there is nothing to learn")

@@ -11,9 +11,11 @@ _SUFFIXES = {
     "arrow": (".arrow", ".feather", ".ipc", ".arrows"),
     "npy": (".npy",),
     "npz": (".npz",),
+    "tagged": (".conll", ".conllu", ".iob", ".bio", ".tagged"),
 }
 FORMATS = (
-    "CSV, TSV, Parquet, Arrow, Feather, .npy, .npz, idx (plain or .gz) or a folder of PNG or JPEG images"
+    "CSV, TSV, Parquet, Arrow, Feather, .npy, .npz, idx (plain or .gz), text with tags (.conll, .conllu, .tagged) or a "
+    "folder of PNG or JPEG images"
 )
 _MAGIC = (
     (b"PAR1", "parquet", "a Parquet file (.parquet)"),
@@ -41,6 +43,8 @@ def format_of(path: Path) -> str:
     for format_, suffixes in _SUFFIXES.items():
         if suffix in suffixes:
             return format_
+    if name.endswith(".gz") and Path(name.removesuffix(".gz")).suffix in _SUFFIXES["tagged"]:
+        return "tagged"
     if (
         (suffix in (".idx", ".gz") and not name.endswith((".csv.gz", ".tsv.gz")))
         or "ubyte" in name

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from thalweg.data.column import KINDS, QUANTILES, ColumnSchema, level_array
-from thalweg.data.infer import LARGEST_INTEGER_RANGE, MOST_LEVELS
+from thalweg.data.infer import LARGEST_INTEGER_RANGE, MOST_LEVELS, MOST_WORDS
 from thalweg.data.types import parse_type, value_type
 from thalweg.errors import DataError
 
@@ -51,7 +51,8 @@ def schema_from_dict(content: Mapping[str, Any]) -> Schema:
     names = [column.name for column in columns]
     _check(len(set(names)) == len(names), "two columns have one name")
     _check(not grid or math.prod(grid) <= len(columns), "grid has more pixels than there are columns")
-    _check(any(column.kind != "constant" for column in columns), "every column is constant")
+    _check(any(column.kind not in ("constant", "sequence") for column in columns), "every column is constant")
+    _check(sum(column.kind == "sequence" for column in columns) <= 1, "two columns tell sequences apart")
     _check(target is None or target in names, "target is not one of the columns")
     return Schema(columns, rows, tuple(grid), target)
 
@@ -82,6 +83,12 @@ def _column_from_dict(content: Any) -> ColumnSchema:
         _is_finite(column.center) and _is_finite(column.std) and column.std > 0,
         f"{here}center or std is not usable",
     )
+    if column.kind == "sequence":
+        _check(
+            not column.levels and not column.quantiles,
+            f"{here}a sequence column has no levels and no quantiles",
+        )
+        return column
     if column.has_levels:
         return _with_levels(column, type_, here)
     _check_measured(column, type_, here)
@@ -90,7 +97,12 @@ def _column_from_dict(content: Any) -> ColumnSchema:
 
 def _with_levels(column: ColumnSchema, type_: pa.DataType, here: str) -> ColumnSchema:
     count = len(column.levels)
-    allowed = {"constant": count == 1, "binary": count == 2, "categorical": 2 <= count <= MOST_LEVELS}
+    allowed = {
+        "constant": count == 1,
+        "binary": count == 2,
+        "categorical": 2 <= count <= MOST_LEVELS,
+        "word": 2 <= count <= MOST_WORDS,
+    }
     _check(allowed[column.kind], f"{here}{count} levels do not make it {column.kind}")
     _check(not column.quantiles, f"{here}a {column.kind} column has no quantiles")
     _check(column.kind == "constant" or None not in column.levels, f"{here}a level is null")

@@ -6,7 +6,9 @@ are never read.
 """
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
+import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from thalweg.energy.base import AbstractDensity, AbstractEnergy, Scalar
@@ -19,6 +21,73 @@ class AbstractMarginal(AbstractEnergy):
     def marginal(self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None) -> Scalar:
         r"""The energy of the observed part: \(-\log \int e^{-F}\,dy_{missing}\); for an energy at zero
         temperature (K-means) \(\min_{y_{missing}} F\). Equals `self(y, x)` where all is observed."""
+
+
+class AbstractConditional(AbstractMarginal):
+    r"""An energy of some columns of a row given the others, which are its input: \(F(y, x)\) with both in one row.
+
+    It is \(-\log p(y \mid x)\), in nats, of numbers that are answers in codes. Inputs may be missing, as far as the
+    energy was taught to read a row without them; an answer that is missing is summed out (`marginal`).
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def answers(self) -> tuple[int, ...]:
+            """The places of the columns that it is of."""
+
+    else:
+        answers: eqx.AbstractVar[tuple[int, ...]]
+
+
+class AbstractSequential(AbstractConditional):
+    """An energy of one column of rows that come in sequences: each row's answer hangs together with its neighbours'.
+
+    As an energy of one row it is that of a sequence of length 1. In what follows rows are there where `mask`, a
+    sequence begins at each of the `starts`, and an answer that is `observed` is held.
+    """
+
+    @abstractmethod
+    def labelled(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+    ) -> tuple[Float[Array, "n"], Float[Array, "n k"]]:
+        r"""The answers of least energy together, and \(\log p(y_i = v \mid x)\) of each row's, in nats."""
+
+    @abstractmethod
+    def paths(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        k: int,
+    ) -> tuple[Float[Array, "k n"], Float[Array, "k"]]:
+        r"""The `k` best answers of all rows together, the best first, and \(F = -\log p(y \mid x)\) of each in nats;
+        infinite where there are fewer."""
+
+    @abstractmethod
+    def drawn(
+        self,
+        values: Float[Array, "n d"],
+        observed: Bool[Array, "n d"],
+        mask: Bool[Array, "n"],
+        starts: Bool[Array, "n"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "n"]:
+        """An exact draw of the answers of all rows together."""
+
+
+class AbstractJointAnswers(AbstractConditional):
+    """A conditional energy of numbers that hands out the energy of all its answers together for one row."""
+
+    @abstractmethod
+    def of_answers(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> AbstractEnergy:
+        r"""\(F(\cdot, x)\) up to a constant, over the bounded box of the answers (a,), with the inputs of this row."""
 
 
 class AbstractZeroTemperature(AbstractEnergy):
@@ -89,6 +158,29 @@ class AbstractEncoder(AbstractEnergy):
     @abstractmethod
     def encode(self, y: Float[Array, "d"], observed: Bool[Array, "d"], x: PyTree = None) -> Float[Array, "k"]:
         """The latent of the observed part: a code, or the probabilities of a discrete one."""
+
+
+class AbstractDecoder(AbstractEncoder):
+    """An energy whose latent is decoded to the answers of a row: as it goes through its range, so do they."""
+
+    @abstractmethod
+    def latents(self, n: int) -> Float[Array, "m k"]:
+        """Values through the range of z: all of a finite one, else `n` along each coordinate, the others in the
+        middle."""
+
+    @abstractmethod
+    def decode(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], z: Float[Array, "k"]
+    ) -> Float[Array, "d"]:
+        """`y` with its answers as z says, whether or not they are observed."""
+
+    @abstractmethod
+    def infer(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "k"]:
+        r"""\(\arg\min_z E(y, x, z)\): the latent that explains the answers of a row best."""
+
+    @abstractmethod
+    def draw_latent(self, *, key: PRNGKeyArray) -> Float[Array, "k"]:
+        """A draw from the prior of z."""
 
 
 class AbstractDenoiser(AbstractEnergy):
@@ -210,3 +302,76 @@ class AbstractStructured(AbstractEnergy):
     @abstractmethod
     def draw(self, x: PyTree = None, beta: float | Scalar = 1.0, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         r"""An exact draw from \(e^{-\beta F(\cdot, x)}\)."""
+
+
+class AbstractSliding(AbstractEnergy):
+    r"""An energy of what is seen in a window, which slides over pictures at the cost of one pass:
+    \(E(Y, c, Z, X) = Y\,G_c(X_Z) + (1 - Y)\,T\) for the window Z of the picture X, with something in it (Y = 1, of the
+    label c) or nothing (Y = 0).
+
+    `window` is the shape (height, width, channels), and windows lie `stride` pixels apart. `nothing` is the code of the
+    background among the labels.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def window(self) -> tuple[int, int, int]: ...
+
+        @property
+        def stride(self) -> int: ...
+
+        @property
+        def nothing(self) -> int: ...
+
+    else:
+        window: eqx.AbstractVar[tuple[int, int, int]]
+        stride: eqx.AbstractVar[int]
+        nothing: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def slide(
+        self, picture: Float[Array, "height width c"]
+    ) -> tuple[Float[Array, "rows columns k"], Scalar, Scalar]:
+        r"""\(G_c\) of every window that lies in the picture, row by row; \(T\); and the \(\beta\) at which energies are
+        probabilities. Pixels are in the user's own units."""
+
+
+class AbstractEmbedded(AbstractEnergy):
+    r"""An energy behind which lies one of pairs, \(E(a, b) = \lVert G(a) - H(b) \rVert^2 / 2\tau\), of embeddings of
+    length 1: the nearer, the lower. Where like is compared with like, H is G."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def temperature(self) -> float | Scalar:
+            r"""\(\tau\), which turns distances into nats."""
+
+        @property
+        def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+            """The places of the columns that G reads and of those that H reads; the same twice where H is G."""
+
+    else:
+        temperature: eqx.AbstractVar[float | Scalar]
+        sides: eqx.AbstractVar[tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @abstractmethod
+    def embed(
+        self,
+        y: Float[Array, "d"],
+        observed: Bool[Array, "d"],
+        side: int = 0,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "k"]:
+        """G of a row, or H where `side` is 1, of length 1; `key` drives the dropout of training."""
+
+
+class AbstractScored(AbstractEnergy):
+    r"""An energy that orders rows, \(F = -s\): its scores mean nothing but their order and their differences."""
+
+    @abstractmethod
+    def score(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], *, key: PRNGKeyArray | None = None
+    ) -> Scalar:
+        """s of a row; `key` drives the dropout of training."""

@@ -180,9 +180,9 @@ class Column:
 
     `real`: a standardised number. `integer`: a count from 0, of `size` values in training (larger and
     negative codes are outside the training range). `categorical`: an index below `size`.
-    A code is brought to mean 0 and deviation 1 by `(code - center) / spread`, and `unit` is the size of one
-    code step in the user's own units (1 for integers and categories). A `pixel` shares its scale with the
-    others, and its `place` is where it lies in the image: row, column and, where there are several, channel.
+    A code is brought to mean 0 and deviation 1 by `(code - center) / spread`; in the user's own units a number, or a
+    pixel of two values, is `origin + unit * code` (of other categories these are 0 and 1). A `pixel` shares its scale
+    with the others, and its `place` is where it lies in the image: row, column and, where there are several, channel.
     """
 
     name: str
@@ -192,6 +192,7 @@ class Column:
     upper: float = math.inf
     center: float = 0.0
     spread: float = 1.0
+    origin: float = 0.0
     unit: float = 1.0
     pixel: bool = False
     place: tuple[int, ...] = ()

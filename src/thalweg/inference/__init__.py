@@ -10,8 +10,10 @@ from thalweg.inference.enumeration import argmin, log_partition, probabilities
 from thalweg.inference.exhaustive import Enumerate
 from thalweg.inference.gradient import Gradient
 from thalweg.inference.minimise import minimise
+from thalweg.inference.modes import Modes, modes
 from thalweg.inference.problem import Problem
 from thalweg.inference.profile import profile
+from thalweg.inference.search import Search
 from thalweg.inference.solution import Solution, Status
 from thalweg.inference.solver import AbstractSolver, Outcome
 
@@ -25,8 +27,10 @@ __all__ = [
     "Enumerate",
     "Gradient",
     "Implicit",
+    "Modes",
     "Outcome",
     "Problem",
+    "Search",
     "Solution",
     "Status",
     "Unrolled",
@@ -34,6 +38,7 @@ __all__ = [
     "candidates_of",
     "log_partition",
     "minimise",
+    "modes",
     "probabilities",
     "profile",
 ]

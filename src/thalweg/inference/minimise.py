@@ -11,7 +11,10 @@ from thalweg.energy.finite import named
 from thalweg.energy.spaces import AbstractSpace, Simplex
 from thalweg.errors import SettingsError
 from thalweg.inference.adjoint import AbstractAdjoint, Implicit
+from thalweg.inference.bfgs import BFGS
+from thalweg.inference.gradient import Gradient
 from thalweg.inference.problem import Problem
+from thalweg.inference.slope import has_derivative, is_not_flat
 from thalweg.inference.solution import Solution, raise_unless_converged
 from thalweg.inference.solver import AbstractSolver
 
@@ -30,15 +33,21 @@ def minimise(
 ) -> Solution:
     r"""\(\hat y = \arg\min_y F(y, x)\) from `start`, whose `observed` coordinates stay as they are.
 
-    Unbatched: batch it with `jax.vmap`. Differentiable in the arrays of the energy, in `x` and in the
-    observed values, by the `adjoint`. Compiled once for each energy structure and solver.
-    Raises `SettingsError` for a start that is not a point of the space, a solver that does not suit it and a `Simplex`,
-    and `NotConverged` for a bad status unless `throw` is False (inside jit and vmap: Equinox's runtime
-    error).
+    Unbatched: batch it with `jax.vmap`. Differentiable in the arrays of the energy, in `x` and in the observed values,
+    by the `adjoint` (not through `Search`, which asks for no slope). Compiled once for each energy structure and
+    solver. Raises `SettingsError` for a start that is not a point of the space, a solver that does not suit it, a
+    `Simplex`, and an energy without a slope given to a solver that follows one; and `NotConverged` for a bad status
+    unless `throw` is False (inside jit and vmap: Equinox's runtime error).
     """
     start, mask = _checked(energy, start, observed)
     concrete = None if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
-    solution = _minimise(energy, start, ~mask, _arrays(x), solver.bind(energy, concrete), adjoint)
+    bound, x = solver.bind(energy, concrete), _arrays(x)
+    try:
+        solution = _minimise(energy, start, ~mask, x, bound, adjoint)
+    except (TypeError, ValueError, NotImplementedError):
+        has_derivative(energy, start, x)
+        raise
+    _check_moved(energy, start, solution, x, bound)
     return raise_unless_converged(solution) if throw else solution
 
 
@@ -52,9 +61,20 @@ def _minimise(
     adjoint: AbstractAdjoint,
 ) -> Solution:
     problem = Problem(energy, start, free, x)
-    outcome = adjoint.solve(solver, problem)
+    outcome = adjoint.solve(solver, problem) if solver.smooth else solver.solve(problem, unrolled=False)
     value = jnp.where(free, outcome.value, start)
-    return Solution(value, energy(value, x), outcome.steps, outcome.status, _gradient_norm(problem, value))
+    norm = _gradient_norm(problem, value) if solver.smooth else jnp.zeros(())
+    return Solution(value, energy(value, x), outcome.steps, outcome.status, norm)
+
+
+def _check_moved(
+    energy: AbstractEnergy, start: Array, solution: Solution, x: PyTree, solver: AbstractSolver
+) -> None:
+    """Raise `SettingsError` where a gradient solver took a step's tread for a minimum."""
+    if not isinstance(solver, Gradient | BFGS) or isinstance(solution.value, jax.core.Tracer):
+        return
+    if solution.gradient_norm == 0 and jnp.array_equal(solution.value, start):
+        is_not_flat(energy, start, x)
 
 
 def _gradient_norm(problem: Problem, y: Array) -> Array:

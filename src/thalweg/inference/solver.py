@@ -1,7 +1,7 @@
 """The contract of a solver."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -20,7 +20,12 @@ class Outcome(NamedTuple):
 
 
 class AbstractSolver(eqx.Module):
-    """A way to minimise; unbatched, and pure inside compiled code."""
+    """A way to minimise; unbatched, and pure inside compiled code.
+
+    `smooth` is False for one that takes energies without a derivative: its answers have none either.
+    """
+
+    smooth: ClassVar[bool] = True
 
     @abstractmethod
     def bind(self, energy: AbstractEnergy, observed: np.ndarray | None) -> "AbstractSolver":

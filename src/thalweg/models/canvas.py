@@ -45,14 +45,14 @@ def canvas_of(space: Record) -> Canvas:
     pixels = [i for i, column in enumerate(space.columns) if column.pixel and len(column.place) in (2, 3)]
     if not pixels:
         raise SettingsError(
-            "conv-ebm is for images: an array of (n, height, width) or (n, height, width, channels), a folder of "
-            "pictures, or digits; for a table fit mlp-ebm"
+            "convolutions are for images: an array of (n, height, width) or (n, height, width, channels), a folder of "
+            "pictures, or digits; for a table fit mlp-ebm, or take network=mlp"
         )
     columns = relaxed(Record(tuple(space.columns[i] for i in pixels))).columns
     coded = [column.name for column in columns if column.kind == "categorical"]
     if coded:
         raise SettingsError(
-            f"the pixel {coded[0]!r} is a category, and conv-ebm is for shades: fit orderless"
+            f"the pixel {coded[0]!r} is a category, and convolutions are for shades: fit orderless, or take network=mlp"
         )
     places = np.array([(*column.place, 0)[:3] for column in columns])
     # Borders that never vary are not in the space, and need no room.

@@ -132,7 +132,8 @@ def _bare(columns: tuple[Column, ...], scale: str) -> Embedding:
     def essential(i: int, column: Column) -> Column:
         shared = scale in ("common", "none") or (scale == "auto" and column.pixel)
         unit = column.unit if shared else 1.0
-        return replace(column, name=str(i), lower=-math.inf, upper=math.inf, unit=unit, place=())
+        plain = replace(column, name=str(i), lower=-math.inf, upper=math.inf, place=())
+        return replace(plain, origin=0.0, unit=unit)
 
     return Embedding(Record(tuple(essential(i, column) for i, column in enumerate(columns))), scale)
 

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity
 from thalweg.energy.capabilities import (
     AbstractColumnConditional,
@@ -332,13 +333,13 @@ class Settings:
     patience: int = setting(10, "measurements without a lower held-out loss before stopping")
 
 
-def settle(settings: Settings, space: Record, rows: int) -> Settings:
+def settle(settings: Settings, schema: Schema, rows: int) -> Settings:
     """What was left open, by the number of training rows.
 
     An image's network starts from what the mixture expects and is there sooner. Few rows ask for dropout, which costs
     more than a nat where there are many (casp), and for several networks to average, which then gain nothing.
     """
-    image = Layout(space).is_image
+    image = Layout(schema.space).is_image
     least = 1000 if image else 3000
     return replace(
         settings,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from thalweg.energy.spaces import Column, Record
 from thalweg.learning.objective import AbstractAround, AbstractObjective
-from thalweg.learning.rows import split_batch
+from thalweg.learning.rows import Pairs, split_batch
 from thalweg.sampling.cycle import Cycle
 from thalweg.sampling.gibbs import Gibbs
 from thalweg.sampling.kernel import AbstractKernel, Metric
@@ -49,16 +49,19 @@ def bins(space: Record, jitter: float = 0.0) -> tuple[float, ...]:
 
 
 class Blurred(AbstractAround):
-    """An objective on rows of which each number is drawn anew, uniformly, from `width` to either side of it."""
+    """An objective on rows, or on pairs, of which each number (of the answers) is drawn anew, uniformly, from `width`
+    to either side of it."""
 
     objective: AbstractObjective
     width: tuple[float, ...] = eqx.field(static=True)
 
     def __call__(self, energy, batch, memory, *, key):
         blur_key, key = jax.random.split(key)
-        values, observed = split_batch(batch)
+        values, observed = (batch.y, None) if isinstance(batch, Pairs) else split_batch(batch)
         width = np.asarray(self.width, np.float32)
         values = values + width[None] * jax.random.uniform(blur_key, values.shape, minval=-1.0, maxval=1.0)
+        if isinstance(batch, Pairs):
+            return self.objective(energy, replace(batch, y=values), memory, key=key)
         return self.objective(energy, values if observed is None else (values, observed), memory, key=key)
 
 

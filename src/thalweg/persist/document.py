@@ -54,7 +54,7 @@ class Document:
     @property
     def calibration(self) -> Kinds:
         """The arrays of the calibration: its rows in codes, and their energies."""
-        return calibration_kinds(self.calibration_rows, len(self.schema.space.columns))
+        return calibration_kinds(self.calibration_rows, self.schema)
 
 
 def write_document(model: Model, arrays: Kinds, constants: dict[str, Any]) -> bytes:
@@ -108,8 +108,10 @@ def read_document(blob: bytes, written: int) -> Document:
     )
 
 
-def calibration_kinds(rows: int, columns: int) -> dict[str, Kind]:
-    return {
+def calibration_kinds(rows: int, schema: Schema) -> dict[str, Kind]:
+    columns = len(schema.space.columns)
+    sequence = {"calibration/sequence": Kind("I64", (rows,))} if schema.sequence else {}
+    return sequence | {
         "calibration/values": Kind("F32", (rows, columns)),
         "calibration/observed": Kind("BOOL", (rows, columns)),
         "calibration/unseen": Kind("I64", (rows,)),
@@ -121,7 +123,8 @@ def calibration_kinds(rows: int, columns: int) -> dict[str, Kind]:
 
 def calibration_arrays(calibration: Calibration) -> dict[str, np.ndarray]:
     rows = calibration.rows
-    return {
+    sequence = {} if rows.sequence is None else {"calibration/sequence": np.asarray(rows.sequence, np.int64)}
+    return sequence | {
         "calibration/values": np.asarray(rows.values, np.float32),
         "calibration/observed": np.asarray(rows.observed, bool),
         "calibration/unseen": np.asarray(rows.unseen, np.int64),
@@ -137,7 +140,8 @@ def to_calibration(arrays: Mapping[str, np.ndarray]) -> Calibration:
     numbers = np.concatenate([energies, surprises, usual.ravel()])
     if not np.isfinite(values).all() or np.isnan(numbers).any() or (unseen < 0).any():
         raise ModelDirectoryError("the calibration rows hold NaN, infinities or negative counts")
-    return Calibration(Rows(values, observed, unseen), energies, surprises, usual)
+    sequence = arrays.get("calibration/sequence")
+    return Calibration(Rows(values, observed, unseen, sequence), energies, surprises, usual)
 
 
 def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,20 @@
 from thalweg.energy.base import AbstractEnergy
 
 #: The questions in the order in which they are shown.
-QUESTIONS = ("energy", "score", "complete", "denoise", "sample", "predict", "rank", "explain", "encode")
+QUESTIONS = (
+    "energy",
+    "score",
+    "complete",
+    "denoise",
+    "sample",
+    "predict",
+    "label",
+    "rank",
+    "explain",
+    "encode",
+    "detect",
+    "retrieve",
+)
 
 
 def methods(kind: type[AbstractEnergy]) -> dict[str, str | None]:

@@ -13,15 +13,18 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import (
     AbstractBlurred,
     AbstractCompletion,
+    AbstractConditional,
     AbstractConditionalSampler,
     AbstractNeighbours,
+    AbstractScored,
+    AbstractSequential,
     AbstractZeroTemperature,
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataWarning
 from thalweg.inference import Coordinate, Gradient, minimise
 from thalweg.inference.neighbours import finite_coordinates, neighbours
-from thalweg.questions import chains
+from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.grids import candidate_grid
 
@@ -31,7 +34,15 @@ SWEEPS, DESCENT = 5, Gradient(tolerance=1e-3)
 CONDITIONALS = 256
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
+    if issubclass(kind, AbstractConditional):
+        return f"{_method(kind)}; of its target alone"
+    return _method(kind)
+
+
+def _method(kind: type[AbstractEnergy]) -> str:
     if issubclass(kind, AbstractConditionalSampler):
         return "exact: conditional mean or most probable value, and joint draws"
     if issubclass(kind, AbstractCompletion):
@@ -44,6 +55,8 @@ def best_guess(F: AbstractEnergy, rows: Rows, walker: chains.Walker, steps: int 
     """Codes (n, d) with each missing cell at its best guess: a number's mean, a category's most probable value."""
     if rows.complete.all():
         return rows.values
+    if isinstance(F, AbstractSequential):
+        return sequences.put(F, rows, sequences.labelled(F, rows)[0])
     if isinstance(F, AbstractCompletion):
         return in_batches(_closed_form, F, rows.values, rows.observed)
     filled, holes = rows.values.copy(), np.flatnonzero(~rows.complete)
@@ -118,6 +131,8 @@ def draws(
     F: AbstractEnergy, rows: Rows, n: int, seed: int, walker: chains.Walker, steps: int | None = None
 ) -> np.ndarray:
     """Codes (rows * n, d): `n` joint draws of each row's missing cells, the draws of one row together."""
+    if isinstance(F, AbstractSequential):
+        return sequences.drawn(F, rows, n, seed)
     if not isinstance(F, AbstractConditionalSampler):
         return chains.draws(walker, rows, n, seed, steps)
     repeated = rows[np.repeat(np.arange(len(rows)), n)]

@@ -14,7 +14,13 @@ import numpy as np
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractDenoiser, AbstractMarginal
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractConditional,
+    AbstractDenoiser,
+    AbstractMarginal,
+    AbstractScored,
+)
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
 from thalweg.questions.batches import by_row, in_batches
@@ -25,7 +31,11 @@ from thalweg.questions.grids import candidate_grid
 SWEEPS, LOCAL = 3, 33
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
+    if issubclass(kind, AbstractConditional):
+        return None
     if issubclass(kind, AbstractDenoiser):
         return "exact: closed form for numbers; coordinate descent with categories"
     return "generic: coordinate descent on F plus the noise's energy"

@@ -16,10 +16,17 @@ from scipy.special import logsumexp
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractCompletion, AbstractMarginal
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractCompletion,
+    AbstractConditional,
+    AbstractMarginal,
+    AbstractScored,
+    AbstractSequential,
+)
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
-from thalweg.questions import chains
+from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
 from thalweg.questions.records import Prediction
@@ -29,7 +36,11 @@ QUANTILES = (0.05, 0.5, 0.95)
 DRAWS = 128
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
+    if issubclass(kind, AbstractConditional):
+        return "exact: the energy along its target, given the other columns"
     if issubclass(kind, AbstractColumnConditional):
         return "exact: the network's conditional of the column"
     if issubclass(kind, AbstractMarginal):
@@ -49,6 +60,8 @@ def predict(
     steps: int | None = None,
 ) -> Prediction:
     """The prediction of the column at `index` of the space for each row; its own cells are not read."""
+    if isinstance(F, AbstractSequential):
+        return _labelled(F, rows, index, schema, draws, seed)
     context = unread(F, rows, index, walker, steps)
     column = schema.space.columns[index]
     values, energies, shares = conditional(F, context, index, schema, candidates)
@@ -82,6 +95,27 @@ def predict(
     variance = np.sum(shares * (values[None].astype(np.float64) - middle[:, None]) ** 2, axis=1)
     unit = np.diff(schema.number(index, np.array([0.0, 1.0])))[0]
     return replace(answer, mean=expected, std=unit * np.sqrt(variance), quantiles=quantiles)
+
+
+def _labelled(
+    F: AbstractSequential, rows: Rows, index: int, schema: Schema, draws: int, seed: int
+) -> Prediction:
+    """The labels of least energy together, and each one's marginal probabilities."""
+    rows = _without(rows, index)
+    best, log_shares = sequences.labelled(F, rows)
+    drawn = sequences.drawn(F, rows, draws, seed)[:, index].reshape(len(rows), draws).T if draws else ()
+    column = schema.space.columns[index]
+
+    def decode(codes: np.ndarray) -> pa.Array:
+        return schema.decode_column(index, np.asarray(codes, np.float32))
+
+    return Prediction(
+        column.name,
+        decode(best),
+        levels=decode(np.arange(column.size)).to_pylist(),
+        probabilities=np.exp(log_shares),
+        draws=[decode(codes) for codes in drawn] or None,
+    )
 
 
 def mean(
@@ -134,7 +168,7 @@ def unread(F: AbstractEnergy, rows: Rows, index: int, walker: chains.Walker, ste
 
 
 def _without(rows: Rows, index: int) -> Rows:
-    return Rows(rows.values, rows.observed & (np.arange(rows.values.shape[1]) != index), rows.unseen)
+    return replace(rows, observed=rows.observed & (np.arange(rows.values.shape[1]) != index))
 
 
 def conditional(
@@ -146,11 +180,11 @@ def conditional(
     every_value = column.finite and len(values) == column.size
     weights = np.ones(len(values)) if every_value else np.gradient(values.astype(np.float64))
     n = len(context.rows)
-    energies = _in_context(F, context, index, np.broadcast_to(values, (n, len(values))), weights)
+    energies = in_context(F, context, index, np.broadcast_to(values, (n, len(values))), weights)
     return values, energies, gibbs(energies, weights)
 
 
-def _in_context(
+def in_context(
     F: AbstractEnergy, context: Context, index: int, values: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     r"""The energy of each row with each of its `values` (n, v) at `index`, up to a constant a row.
@@ -230,7 +264,7 @@ def refine(
         # What normalises each draw's own conditional goes before.
         tried = np.concatenate([np.broadcast_to(values, (len(finer), len(values))), finer], axis=1)
         weights = np.gradient(values.astype(np.float64))
-        again = _in_context(F, context, index, tried, weights)[:, len(values) :]
+        again = in_context(F, context, index, tried, weights)[:, len(values) :]
     else:
         again = along(F, context.rows, index, finer)
     return finer[np.arange(len(finer)), np.argmin(again, axis=1)]

@@ -27,12 +27,37 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Modes:
+    """All answers of each row, a row's lowest energy first.
+
+    One line an answer: which `row` (m,) it is of, the `answer` as a table of the predicted columns, its `energy` (m,),
+    -log p of these columns given the others in nats, and the `probability` (m,) of what lies around it.
+    """
+
+    row: np.ndarray
+    answer: pa.Table
+    energy: np.ndarray
+    probability: np.ndarray
+
+    def of(self, row: int) -> pa.Table:
+        """The answers of one row."""
+        return self.to_table().filter(pa.array(self.row == row))
+
+    def to_table(self) -> pa.Table:
+        found = pa.table({"row": self.row})
+        for name in self.answer.column_names:
+            found = found.append_column(name, self.answer[name])
+        found = found.append_column("energy", pa.array(self.energy))
+        return found.append_column("probability", pa.array(self.probability))
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The predicted column.
 
     `value` (n,) holds the values of least energy, in the column's own type. A finite column has `levels` (k,) and
     `probabilities` (n, k); a number has its conditional `mean` (n,), `std` (n,) and `quantiles` at 0.05, 0.5, 0.95;
-    `draws` (n, m) where asked for.
+    `draws` (n, m) and `modes` where asked for.
     """
 
     target: str
@@ -43,6 +68,7 @@ class Prediction:
     std: np.ndarray | None = None
     quantiles: dict[float, pa.Array] | None = None
     draws: list[pa.Array] | None = None
+    modes: Modes | None = None
 
     def to_table(self) -> pa.Table:
         columns: dict[str, Any] = {self.target: self.value}
@@ -126,6 +152,35 @@ class Explanation:
                 "suggestion": pa.array([proposal[j][i] for i, j in cells], pa.string()),
             }
         )
+
+
+@dataclass(frozen=True)
+class Labels:
+    r"""The labels of sequences of rows.
+
+    `paths` has the rows' labels in each of the best labellings, the best first, and `energy` (k, s) those labellings'
+    \(F = -\log p(y \mid x)\) of every sequence, in nats; `sequence` (n,) numbers the sequences of the rows.
+    `probability` (n,) is that of each row's label in the best, whatever its neighbours' are.
+    """
+
+    target: str
+    paths: list[pa.Array]
+    probability: np.ndarray
+    sequence: np.ndarray
+    energy: np.ndarray
+
+    @property
+    def value(self) -> pa.Array:
+        """The labels of least energy."""
+        return self.paths[0]
+
+    def to_table(self) -> pa.Table:
+        columns: dict[str, Any] = {"sequence": self.sequence, self.target: self.value, "p": self.probability}
+        for i, path in enumerate(self.paths[1:], 2):
+            columns[f"{self.target} {i}"] = path
+        for i, energies in enumerate(self.energy, 1):
+            columns["energy" if i == 1 else f"energy {i}"] = energies[self.sequence]
+        return pa.table(columns)
 
 
 @dataclass(frozen=True)

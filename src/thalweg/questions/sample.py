@@ -6,13 +6,23 @@ import numpy as np
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditionalSampler, AbstractZeroTemperature
+from thalweg.energy.capabilities import (
+    AbstractConditional,
+    AbstractConditionalSampler,
+    AbstractScored,
+    AbstractZeroTemperature,
+)
 from thalweg.errors import SettingsError
 from thalweg.questions import chains
 from thalweg.questions.batches import by_row, in_batches
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
+    if issubclass(kind, AbstractConditional):
+        exact = issubclass(kind, AbstractConditionalSampler)
+        return f"{'exact' if exact else 'chains'}: draws of its target, all other columns given"
     if issubclass(kind, AbstractConditionalSampler):
         return "exact: independent draws, conditional on any columns"
     if issubclass(kind, AbstractDensity):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import equinox as eqx
@@ -108,7 +109,7 @@ def judge(
     for number in np.argsort(-counts)[:PATTERNS]:
         mask, here = patterns[number], which.reshape(-1) == number
         if not mask.all():
-            hidden = Rows(known.values, known.observed & mask, known.unseen)
+            hidden = replace(known, observed=known.observed & mask)
             usual = surprise(hidden)
             p_values[here] = conformal_p_values(own[here], usual)
             limits[here] = threshold(usual, alpha)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AsinhLocator, LogLocator
 from matplotlib.transforms import Transform
 
+from thalweg.evaluate.classification import reliability
 from thalweg.report.judge import flag_band
 from thalweg.report.style import FIRST, INK, MUTED, SECOND, THIRD, drawing, panels, plain, plain_ticks
 
@@ -204,4 +205,56 @@ def guesses(truth: Float[np.ndarray, "n"], guess: Float[np.ndarray, "n"]) -> Fig
     axes.scatter(truth, guess, s=9, color=SECOND, alpha=0.5, linewidths=0)
     axes.set(xlabel="truth (standard deviations)", ylabel="guess (standard deviations)")
     figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+@drawing
+def reliability_curve(probabilities: Float[np.ndarray, "n k"], labels: Int[np.ndarray, "n"]) -> Figure:
+    """The share of rows that are right against the probability of the answer, in bins, with 95 % intervals of Wilson
+    (1927); larger points have more rows."""
+    figure, [axes] = panels()
+    sure, right, counts = reliability(probabilities, labels, bins=10)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    z = 1.96
+    middle = (right + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    reach = z / (1 + z**2 / counts) * np.sqrt(right * (1 - right) / counts + z**2 / (4 * counts**2))
+    axes.vlines(sure, middle - reach, middle + reach, color=SECOND, linewidth=1)
+    axes.scatter(sure, right, s=12 + 120 * counts / counts.max(), color=SECOND, alpha=0.8, linewidths=0)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.set(xlabel="probability of the predicted class", ylabel="share of rows that are right")
+    return figure
+
+
+@drawing
+def confusions(counts: Int[np.ndarray, "k k"], levels: Sequence[str]) -> Figure:
+    """Which class (down) is taken for which (across), in percent of each class; the diagonal is right."""
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(2.6, min(0.34 * len(levels) + 1.2, 7.0))
+    figure, [axes] = panels(width=size + 1, height=size)
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=10)
+    for i, j in np.argwhere(counts > 0) if len(levels) <= 12 else ():
+        colour = "white" if shares[i, j] > 45 else INK
+        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    places = np.arange(len(levels))
+    axes.set_xticks(places, levels, rotation=60 if max(map(len, levels)) > 3 else 0)
+    axes.set_yticks(places, levels)
+    axes.set(xlabel="predicted", ylabel="true (%)")
+    axes.grid(False)
+    return figure
+
+
+@drawing
+def predicted(
+    truth: Float[np.ndarray, "n"],
+    mean: Float[np.ndarray, "n"],
+    low: Float[np.ndarray, "n"],
+    high: Float[np.ndarray, "n"],
+) -> Figure:
+    """The predicted mean against the truth, with the interval between two quantiles."""
+    figure, [axes] = panels()
+    ends = np.quantile(truth, [0.0, 1.0])
+    axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.vlines(truth, low, high, color=SECOND, linewidth=0.6, alpha=0.25)
+    axes.scatter(truth, mean, s=9, color=SECOND, alpha=0.6, linewidths=0)
+    axes.set(xlabel="truth", ylabel="predicted mean, 5 % to 95 %")
     return figure

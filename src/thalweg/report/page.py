@@ -8,7 +8,7 @@ from typing import Any
 
 from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
-from thalweg.report import mixing, samples, training, worst
+from thalweg.report import mixing, predictions, samples, training, worst
 from thalweg.report.html import LeftOut, Section, escape
 from thalweg.report.rows import Look, held_out, look_at, unseen
 
@@ -48,6 +48,7 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
         _part("Learning curves", training.learning, model),
         _part("Energies", training.energies, model),
         _part("Calibration", training.calibration, model, look, p_values),
+        _part("Predictions", predictions.predictions, model, unseen(model, look)),
         _part("Samples", samples.samples, model, unseen(model, look)),
         _part("Chains", mixing.chains, model),
         _part("Completions", samples.completions, model, unseen(model, look)),

@@ -62,7 +62,9 @@ def held_out(model: Any) -> Look | None:
     rows = model.calibration.rows
     if rows is None or not len(rows):
         return None
-    table = hide(model.schema.decode(rows.values), ~rows.observed, model.schema.space.names)
+    table = hide(
+        model.schema.decode(rows.values, sequence=rows.sequence), ~rows.observed, model.schema.space.names
+    )
     return Look(table, np.arange(len(rows)), "held-out rows", held_out=True)
 
 
