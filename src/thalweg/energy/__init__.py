@@ -10,6 +10,7 @@ from thalweg.energy.capabilities import (
     AbstractEncoder,
     AbstractMarginal,
 )
+from thalweg.energy.importance import ImportanceSampled
 from thalweg.energy.latent import (
     AbstractLatentEnergy,
     AtPoint,
@@ -48,6 +49,7 @@ __all__ = [
     "FunctionEnergy",
     "FunctionLatentEnergy",
     "Given",
+    "ImportanceSampled",
     "Joint",
     "MinElimination",
     "Minimised",
