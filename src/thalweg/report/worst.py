@@ -22,7 +22,9 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
             "Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA"
         )
     if isinstance(model.F, AbstractSliding):
-        return LeftOut("Worst rows", "single pixels do not explain what is in a window: look at what `detect` finds")
+        return LeftOut(
+            "Worst rows", "single pixels do not explain what is in a window: look at what `detect` finds"
+        )
     if scores is None:
         return LeftOut("Worst rows", "the model was fitted without rows that say what is usual")
     order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
