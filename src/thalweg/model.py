@@ -269,7 +269,8 @@ class Model:
         """
         finding.check(self.F)
         shown = open_pictures(pictures, self.channels)
-        return finding.detect(self.F, shown, finding.labels_of(self.F, self.schema), finding.Search(**search))
+        labels, shades = finding.labels_of(self.F, self.schema), finding.shades_of(self.schema)
+        return finding.detect(self.F, shown, labels, finding.Search(**search), shades)
 
     @property
     def channels(self) -> int | None:

@@ -37,7 +37,8 @@ class AbstractAnswers(eqx.Module):
 
     @abstractmethod
     def offending(self, cost: float) -> tuple[Float[Array, "..."], Bool[Array, ""]]:
-        r"""\(\arg\min_{y' \ne y} E(y', x) - c\,\#\{i: y'_i \ne y_i\}\), and whether there is one (else `y`)."""
+        r"""\(\arg\min_{y' \ne y} E(y', x) - c\,\#\{i: y'_i \ne y_i\}\), and whether there is one (else `y`); with a
+        cost there need be none where all others lie higher than `y`."""
 
     @abstractmethod
     def lowest(self) -> Float[Array, "..."]:
@@ -119,10 +120,14 @@ class Structured(AbstractAnswers):
             size = max(level or 1 for level in energy.space.levels())
             values = jnp.arange(size, dtype=self.y.dtype).reshape((1,) * self.y.ndim + (size,))
             energy = energy.with_costs(jnp.where(values == self.y[..., None], 0.0, -cost))
-        found, heights = energy.best(without_gradient(self.x), k=2)
-        second = jnp.all(found[0] == self.y).astype(jnp.int32)
-        some = jnp.isfinite(heights[second])
-        return jnp.where(some, found[second], self.y), some
+        # With a cost the right answer is searched too: where it is the best even so, all others keep their margin.
+        found, heights = energy.best(without_gradient(self.x), k=1 if cost else 2)
+        first_right = jnp.all(found[0] == self.y)
+        best, height = found[0], heights[0]
+        if not cost:
+            best, height = (jnp.where(first_right, a[1], a[0]) for a in (found, heights))
+        some = jnp.isfinite(height) & ~jnp.all(best == self.y)
+        return jnp.where(some, best, self.y), some
 
     def lowest(self):
         return without_gradient(self.energy).best(without_gradient(self.x))[0][0]

@@ -187,7 +187,7 @@ def train(problem: Problem) -> Fit:
         ),
         steps=settings.steps,
         batch=settings.batch,
-        measure_every=max(1, settings.steps // 20),
+        measure_every=max(1, settings.steps // 10),
         held_out=(held_out.values, held_out.observed) if len(held_out) > 1 else None,
         averaging=0.99,
         key=fit_key,

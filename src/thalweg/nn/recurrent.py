@@ -45,7 +45,7 @@ class Gated(eqx.Module):
             return h, h
 
         # What is read does not wait for the state: one product for all elements.
-        _, states = jax.lax.scan(step, jnp.zeros(width), (x @ self.inward + self.bias, mask, starts))
+        _, states = jax.lax.scan(step, jnp.zeros(width), (x @ self.inward + self.bias[None], mask, starts))
         return states
 
 
