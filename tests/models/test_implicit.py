@@ -99,7 +99,7 @@ def test_the_energy_is_normalised_and_its_marginals_agree(targets):
     first, _, also = targets.partition(",")
     settings = Settings(target=first, also=also, width=8)
     F = build(mixed(), settings, drawn(jax.random.key(0)))
-    F = replace(F, last=jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32))
+    F = replace(F, last=jnp.asarray(0.3 * np.random.default_rng(0).normal(size=8), jnp.float32))
     y = jnp.array([0.3, 2.0, 3.0, -0.5])
     box, answers = F.box, list(F.answers)
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""One network that classifies and is an energy: its two sides agree, and it is told from what is no picture of its kind."""
+"""One network that classifies and is an energy: its two sides agree, and it learns to read digits."""
 
 import jax
 import jax.numpy as jnp
