@@ -113,9 +113,9 @@ def test_a_search_finds_the_deepest_of_three_and_holds_what_is_observed():
 
 def test_an_energy_without_a_slope_is_refused_by_name():
     start = jnp.full(2, 0.1)
-    with pytest.raises(SettingsError, match="no derivative for a gradient solver.*solver=Search"):
+    with pytest.raises(SettingsError, match=r"no derivative for a gradient solver.*solver=Search"):
         minimise(CALLED, start, solver=Gradient())
-    with pytest.raises(SettingsError, match="flat between its steps.*solver=Search"):
+    with pytest.raises(SettingsError, match=r"flat between its steps.*solver=Search"):
         minimise(STEPPED, start, solver=Gradient())
     with pytest.raises(SettingsError, match="flat between its steps"):
         minimise(energy_of(STEPPED.function, Real((2,))), start, solver=BFGS())
@@ -126,5 +126,7 @@ def test_an_energy_without_a_slope_is_refused_by_name():
 
 
 def test_a_minimum_that_is_where_the_search_starts_is_no_step():
-    found = minimise(energy_of(lambda y: jnp.sum(y**2), Real((2,), -1.0, 1.0)), jnp.zeros(2), solver=Gradient())
+    found = minimise(
+        energy_of(lambda y: jnp.sum(y**2), Real((2,), -1.0, 1.0)), jnp.zeros(2), solver=Gradient()
+    )
     assert found.converged

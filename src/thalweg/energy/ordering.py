@@ -19,7 +19,7 @@ from thalweg.energy.tables import Scope
 from thalweg.errors import SettingsError
 
 #: The most entries of all tables together that an elimination makes.
-LARGEST = 1 << 21
+LARGEST = 1 << 20
 #: Phases are one where their tables, filled up to one shape, have at most twice the entries and so many more.
 SMALL = 1 << 12
 
@@ -63,21 +63,17 @@ def order(scopes: tuple[Scope, ...], sizes: tuple[int, ...], largest: int = LARG
 
     Raises `SettingsError` where both make tables of more than `largest` entries.
     """
-    ranked = [_ranked(scopes, sizes, score) for score in (_fill, _table)]
-    found = [(rank, _steps(rank, scopes)) for rank in ranked]
-
-    def cost(steps: list[Step]) -> int:
-        return sum(entries(step.joint, sizes) for step in steps)
-
-    rank, steps = min(found, key=lambda pair: cost(pair[1]))
-    if cost(steps) > largest:
-        widest = max((step.joint for step in steps), key=lambda joint: entries(joint, sizes))
+    ranked = [_ranked(scopes, sizes, score, largest) for score in (_fill, _table)]
+    best = min(ranked, key=lambda found: found.entries)
+    if best.entries > largest:
         raise SettingsError(
-            f"exact inference would make tables of {cost(steps):,} entries, the largest over {len(widest)} variables "
-            f"at once, and at most {largest:,} are made: use loopy belief propagation (thalweg.inference.loopy), "
-            "iterated conditional modes (thalweg.inference.icm) or chains (thalweg.sampling.Gibbs)"
+            f"exact inference would make tables of at least {best.entries:,} entries, the largest over {best.widest} "
+            f"variables at once, and at most {largest:,} are made: use loopy belief propagation "
+            "(thalweg.inference.loopy), iterated conditional modes (thalweg.inference.icm) or chains "
+            "(thalweg.sampling.Gibbs)"
         )
-    return Order(tuple(tuple(p) for p in _merged(_gathered(steps, sizes), sizes)), sizes, rank)
+    phases = _merged(_gathered(_steps(best.rank, scopes), sizes), sizes)
+    return Order(tuple(tuple(phase) for phase in phases), sizes, best.rank)
 
 
 def entries(variables: Sequence[int], sizes: tuple[int, ...]) -> int:
@@ -156,8 +152,16 @@ def _steps(rank: tuple[int, ...], scopes: tuple[Scope, ...]) -> list[Step]:
 Score = Callable[[int, list[set[int]], tuple[int, ...]], tuple[int, ...]]
 
 
-def _ranked(scopes: tuple[Scope, ...], sizes: tuple[int, ...], score: Score) -> tuple[int, ...]:
-    """Greedily the variable of the least score, of variables alike the first: the turn of each."""
+class _Ranking(NamedTuple):
+    """The turn of each variable, how many entries the tables have, and over how many variables the widest is."""
+
+    rank: tuple[int, ...]
+    entries: int
+    widest: int
+
+
+def _ranked(scopes: tuple[Scope, ...], sizes: tuple[int, ...], score: Score, largest: int) -> _Ranking:
+    """Greedily the variable of the least score, of variables alike the first; no further than to `largest` entries."""
     near: list[set[int]] = [set() for _ in sizes]
     for scope in scopes:
         for v in scope:
@@ -166,8 +170,8 @@ def _ranked(scopes: tuple[Scope, ...], sizes: tuple[int, ...], score: Score) -> 
     now = {v: score(v, near, sizes) for v in range(len(sizes))}
     heap = [(value, v) for v, value in now.items()]
     heapq.heapify(heap)
-    rank = [0] * len(sizes)
-    while heap:
+    rank, total, widest = [0] * len(sizes), 0, 0
+    while heap and total <= largest:
         value, v = heapq.heappop(heap)
         # A score that has changed since stands further on.
         if now.get(v) != value:
@@ -175,6 +179,7 @@ def _ranked(scopes: tuple[Scope, ...], sizes: tuple[int, ...], score: Score) -> 
         rank[v] = len(sizes) - len(now)
         del now[v]
         around = near[v]
+        total, widest = total + entries((v, *around), sizes), max(widest, len(around) + 1)
         for u in around:
             near[u] |= around
             near[u] -= {u, v}
@@ -183,7 +188,7 @@ def _ranked(scopes: tuple[Scope, ...], sizes: tuple[int, ...], score: Score) -> 
             if new != now[u]:
                 now[u] = new
                 heapq.heappush(heap, (new, u))
-    return tuple(rank)
+    return _Ranking(tuple(rank), total, widest)
 
 
 def _fill(v: int, near: list[set[int]], sizes: tuple[int, ...]) -> tuple[int, ...]:
