@@ -132,8 +132,8 @@ class ListNet(AbstractLists):
 
 
 class LambdaRank(AbstractLists):
-    r"""The slope of `lambda_rank`, at the value \(1 - \mathrm{NDCG}@k\): what the slope is meant to lower, and what says
-    which energy is best. Its own value would not, for its weights change with the order."""
+    r"""The slope of `lambda_rank`, at the value \(1 - \mathrm{NDCG}@k\): what the slope is meant to lower, and what
+    says which energy is best. Its own value would not, for its weights change with the order."""
 
     k: int = eqx.field(static=True, default=10)
     exponential: bool = eqx.field(static=True, default=True)
