@@ -61,9 +61,9 @@ class Question:
                 raise SettingsError(f"{self.name} has no option {option!r}: {did_you_mean(option, known)}")
 
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
-        """Each batch with its answer."""
+        """Each batch with its answer; of a model of sequences the batches are cut between these."""
         start = 0
-        for batch in batches:
+        for batch in batches if model.schema.sequence is None else _whole(batches, model.schema.sequence):
             yield batch, self.answer(model, batch, start)
             start += batch.num_rows
 
@@ -143,6 +143,26 @@ class Question:
         return pa.table([*kept.columns, *table.columns], names=[*self.keep, *table.column_names])
 
 
+def _whole(batches: Iterable[Batch], name: str) -> Iterator[pa.Table]:
+    """The rows of the batches, cut between sequences: the last one of each waits for what may follow of it."""
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        if name not in table.column_names or not table.num_rows:
+            yield table
+            continue
+        last = table.column(name)[-1]
+        other = pc.fill_null(pc.not_equal(table.column(name), last), True)
+        begin = table.num_rows - pc.index(pa.chunked_array([other.combine_chunks()[::-1]]), True).as_py()
+        if begin > table.num_rows:  # all of it is of one sequence
+            waiting.append(table)
+            continue
+        yield pa.concat_tables([*waiting, table.slice(0, begin)])
+        waiting = [table.slice(begin)]
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
 def seed_of(seed: int, *place: int) -> int:
     """A seed for one place among many, so that no two places share their randomness."""
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
@@ -177,6 +197,10 @@ def _predict(
     return answer.to_table() if answer.modes is None else answer.modes.to_table()
 
 
+def _label(model: Model, rows: pa.Table, k: int = 1) -> pa.Table:
+    return model.label(rows, k=k).to_table()
+
+
 def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:
     return model.rank(rows, candidates).to_table()
 
@@ -200,6 +224,7 @@ ANSWERS: dict[str, Callable[..., pa.Table]] = {
     "complete": _complete,
     "denoise": _denoise,
     "predict": _predict,
+    "label": _label,
     "rank": _rank,
     "retrieve": _retrieve,
     "explain": _explain,

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+import pyarrow as pa
 
 from thalweg import data
 from thalweg.data.boxes import Boxes
@@ -37,6 +38,7 @@ from thalweg.questions import rank as ranking
 from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
+from thalweg.questions import walk as walking
 from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
 
 
@@ -159,8 +161,9 @@ class Model:
     ) -> Prediction:
         """The value of least energy of one column, given the others, with probabilities or quantiles.
 
-        Any column can be the target; by default the one named when fitting. What the rows say there is not read.
-        With `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw what is missing elsewhere, where the energy needs whole rows.
+        Any column can be the target; by default the one named when fitting. What the rows say there is not read. With
+        `modes` also all other minima, with their energies and probabilities. `steps` are those of the chains that draw
+        what is missing elsewhere, where the energy needs whole rows.
         """
         encoded, index = self._without_target(rows, target)
         answer = predicting.predict(
@@ -243,6 +246,20 @@ class Model:
         """The latent z of each row, for a model that has one."""
         return encoding.encode(self.F, self._encode(rows)[1])
 
+    def walk(self, rows: Any, n: int = 9) -> pa.Table:
+        """The answers that the latent of a conditional model gives as it goes through its range, `n` values along each
+        coordinate of z (all of a discrete one): which `row`, z, and the predicted columns.
+
+        Raises `NotAnswered` for a model without such a latent.
+        """
+        _, encoded = self._encode(rows, partial=True)
+        row, codes, z = walking.walk(self.F, encoded, n)
+        table = self.schema.decode(codes)
+        latent = {f"z{k}": column for k, column in enumerate(z.T)}
+        assert isinstance(self.F, AbstractConditional)
+        names = [self.schema.space.names[i] for i in self.F.answers]
+        return pa.table({"row": row} | latent | {name: table[name] for name in names})
+
     def detect(self, pictures: Any, **search: Any) -> Boxes:
         """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
 
@@ -252,7 +269,8 @@ class Model:
         """
         finding.check(self.F)
         shown = open_pictures(pictures, self.channels)
-        return finding.detect(self.F, shown, finding.labels_of(self.F, self.schema), finding.Search(**search))
+        labels, shades = finding.labels_of(self.F, self.schema), finding.shades_of(self.schema)
+        return finding.detect(self.F, shown, labels, finding.Search(**search), shades)
 
     @property
     def channels(self) -> int | None:

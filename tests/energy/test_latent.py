@@ -13,10 +13,12 @@ from scipy.special import logsumexp
 from thalweg.energy import (
     AbstractLatentEnergy,
     AbstractSpace,
+    AtPoint,
     Binary,
     Categorical,
     Enumerate,
     FreeEnergy,
+    ImportanceSampled,
     Minimised,
     Quadrature,
     Real,
@@ -207,3 +209,57 @@ def test_impossible_eliminations_are_refused(build, message):
 
 def with_latent(latent):
     return latent_energy_of(lambda y, z: jnp.sum(y) + jnp.sum(z), Real((2,)), latent)
+
+
+def curve(size):
+    """A joint energy whose integral over z is smooth, with two lumps in every coordinate of z."""
+    return latent_energy_of(
+        lambda y, z: 20 * jnp.sum((y - jnp.sin(2 * z)) ** 2) + jnp.sum(z**2) / 2,
+        Real((size,)),
+        Real((size,), -3.0, 3.0),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_importance_sampling_agrees_with_quadrature_and_its_error_is_calibrated(size):
+    energy = curve(size)
+    y = jnp.tile(jnp.linspace(-0.9, 0.9, 7)[:, None], (1, size))
+    exact = batched(FreeEnergy(energy, 1.0, Quadrature(64)))(y)
+
+    @jax.jit
+    def estimate(y, key):
+        def one(y):
+            how = ImportanceSampled(seed=key)
+            return FreeEnergy(energy, 1.0, how)(y), how.error(AtPoint(energy, y), 1.0)
+
+        return jax.vmap(one)(y)
+
+    keys = jnp.arange(60)
+    found, error = jax.vmap(lambda key: estimate(y, key))(keys)
+    z = np.asarray((found - exact[None]) / error)
+    assert 0.8 < z.std() < 1.25
+    assert (
+        np.abs(np.asarray(found).mean(axis=0) - exact).max()
+        < 4 * np.asarray(error).mean() / np.sqrt(60) + 0.05
+    )
+    assert np.asarray(error).max() < 0.7
+
+
+def test_importance_sampling_reaches_where_quadrature_cannot():
+    """Ten dimensions, a normal integrand away from the middle."""
+    energy = latent_energy_of(lambda y, z: jnp.sum((z - y) ** 2) / 0.5, Real((10,)), Real((10,)))
+    how = ImportanceSampled(samples=2000, rounds=6)
+    point = AtPoint(energy, jnp.full(10, 0.7))
+    exact = -10 * 0.5 * np.log(np.pi * 0.5)
+    assert abs(float(how.free_energy(point, 1.0)) - exact) < max(4 * float(how.error(point, 1.0)), 0.05)
+    assert float(how.error(point, 1.0)) < 0.2
+    np.testing.assert_allclose(how.posterior(point, 1.0), 0.7, atol=0.15)
+    slope = jax.grad(lambda y: FreeEnergy(energy, 1.0, how)(y))(jnp.full(10, 0.7))
+    np.testing.assert_allclose(slope, 0.0, atol=0.5)
+
+
+def test_what_importance_sampling_cannot_do_is_said():
+    with pytest.raises(SettingsError, match=r"integrates real coordinates.*use Enumerate"):
+        FreeEnergy(MIXTURE, 1.0, ImportanceSampled())
+    with pytest.raises(SettingsError, match="`anywhere` is a share above 0"):
+        FreeEnergy(curve(1), 1.0, ImportanceSampled(anywhere=0.0))

@@ -113,9 +113,9 @@ def test_a_search_finds_the_deepest_of_three_and_holds_what_is_observed():
 
 def test_an_energy_without_a_slope_is_refused_by_name():
     start = jnp.full(2, 0.1)
-    with pytest.raises(SettingsError, match="no derivative for a gradient solver.*solver=Search"):
+    with pytest.raises(SettingsError, match=r"no derivative for a gradient solver.*solver=Search"):
         minimise(CALLED, start, solver=Gradient())
-    with pytest.raises(SettingsError, match="flat between its steps.*solver=Search"):
+    with pytest.raises(SettingsError, match=r"flat between its steps.*solver=Search"):
         minimise(STEPPED, start, solver=Gradient())
     with pytest.raises(SettingsError, match="flat between its steps"):
         minimise(energy_of(STEPPED.function, Real((2,))), start, solver=BFGS())

@@ -1,4 +1,4 @@
-"""The questions about rows: energy, score, complete, denoise, predict, rank, retrieve, explain, encode."""
+"""The questions about rows: energy, score, complete, denoise, predict, label, rank, retrieve, explain, encode."""
 
 from typing import Annotated
 
@@ -101,6 +101,15 @@ def predict(
     """One column from the others: the value of least energy, with probabilities or quantiles."""
     answered = ask(asked, "predict", target=target, draws=draws, modes=modes, seed=seed, steps=steps)
     present(asked, answered, _explained(asked), target=target)
+
+
+@about_rows(epilog="Example:  [bold]thalweg label tagger new.conll -k 3 --out labels.csv[/bold]")
+def label(
+    asked: Asked,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many labellings of each sequence.")] = 1,
+) -> None:
+    """The labels of sequences of rows: those of least energy together, with every label's probability."""
+    present(asked, ask(asked, "label", k=k), _explained(asked), k=k)
 
 
 @about_rows(epilog="Example:  [bold]thalweg rank wine-model open.csv candidates.csv[/bold]")

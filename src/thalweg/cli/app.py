@@ -25,6 +25,7 @@ _PANELS = {
         "explain",
         "complete",
         "predict",
+        "label",
         "sample",
         "denoise",
         "rank",

@@ -12,6 +12,7 @@ from thalweg.energy.capabilities import (
     AbstractMarginal,
 )
 from thalweg.energy.factors import FactorGraph, graph_of
+from thalweg.energy.importance import ImportanceSampled
 from thalweg.energy.latent import (
     AbstractLatentEnergy,
     AtPoint,
@@ -56,6 +57,7 @@ __all__ = [
     "FunctionEnergy",
     "FunctionLatentEnergy",
     "Given",
+    "ImportanceSampled",
     "Joint",
     "Lattice",
     "LatticeEnergy",

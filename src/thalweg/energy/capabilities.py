@@ -160,6 +160,29 @@ class AbstractEncoder(AbstractEnergy):
         """The latent of the observed part: a code, or the probabilities of a discrete one."""
 
 
+class AbstractDecoder(AbstractEncoder):
+    """An energy whose latent is decoded to the answers of a row: as it goes through its range, so do they."""
+
+    @abstractmethod
+    def latents(self, n: int) -> Float[Array, "m k"]:
+        """Values through the range of z: all of a finite one, else `n` along each coordinate, the others in the
+        middle."""
+
+    @abstractmethod
+    def decode(
+        self, y: Float[Array, "d"], observed: Bool[Array, "d"], z: Float[Array, "k"]
+    ) -> Float[Array, "d"]:
+        """`y` with its answers as z says, whether or not they are observed."""
+
+    @abstractmethod
+    def infer(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "k"]:
+        r"""\(\arg\min_z E(y, x, z)\): the latent that explains the answers of a row best."""
+
+    @abstractmethod
+    def draw_latent(self, *, key: PRNGKeyArray) -> Float[Array, "k"]:
+        """A draw from the prior of z."""
+
+
 class AbstractDenoiser(AbstractEnergy):
     """An energy with a closed form for the cleanest point near a noisy one."""
 

@@ -20,8 +20,9 @@ from thalweg.energy.base import Scalar
 from thalweg.energy.capabilities import AbstractStructured
 from thalweg.energy.minsum import best_path, best_paths, draw_path
 from thalweg.energy.packing import first_of_each, last_of_each, neighbours
+from thalweg.energy.scores import Scores
 from thalweg.energy.spaces import Categorical
-from thalweg.energy.sumproduct import Scores, log_partition
+from thalweg.energy.sumproduct import log_partition
 from thalweg.errors import SettingsError
 
 
@@ -58,7 +59,7 @@ class Chain(AbstractStructured):
         k = self.places.shape[1]
         places, there = neighbours(self.mask, self.starts, self.order)
         before = jnp.where(there, labels[places], k)[:, ::-1]
-        steps = tuple(before.T) + (labels,)
+        steps = (*before.T, labels)
         index = (jnp.arange(len(labels)), *steps) if self._varying else steps
         terms = jnp.take_along_axis(self._with_end(), labels[:, None], axis=1)[:, 0] + self.transitions[index]
         return jnp.sum(jnp.where(self.mask, terms, 0))

@@ -13,23 +13,18 @@ import functools
 import math
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from thalweg.energy.sumproduct import (
-    Scores,
-    _finite,
-    both_ways,
-    enter,
-    everywhere,
-    filtered_in_logs,
-    last_axis,
-)
+from thalweg.energy.logsum import ahead_in_logs
+from thalweg.energy.scores import Scores, enter, everywhere, finite, last_axis
+from thalweg.energy.sumproduct import both_ways
 
 #: Labels for which the minimum is written out, which XLA turns into one loop over whole vectors.
 WRITTEN_OUT = 64
+#: Paths for which lists are merged by minima and maxima, rather than sorted.
+MERGED = 4
 
 
 def best_path(scores: Scores) -> Int[Array, "n"]:
@@ -47,7 +42,7 @@ def _largest(scores: Scores) -> Float[Array, "n ..."]:
         start, pairs = (start, pairs) if scores.varying else (scores.start, scores.pairs)
         reached = enter(_largest_step(message, pairs), start, begins, -jnp.inf)
         reached = reached + last_axis(place, message)
-        after = jnp.where(mask, reached - _finite(jnp.max(reached)), message)
+        after = jnp.where(mask, reached - finite(jnp.max(reached)), message)
         return after, message
 
     last, before = jax.lax.scan(step, jnp.zeros(scores.state), scores.steps())
@@ -97,7 +92,7 @@ def draw_path(scores: Scores, *, key: PRNGKeyArray) -> Int[Array, "n"]:
     """An exact draw of a labelling, with probability in proportion to the exponential of its score: the messages
     forth, and one state after another on the way back."""
     forth, *_, exact = both_ways(scores)
-    logs = jax.lax.cond(everywhere(exact), lambda: jnp.log(forth.ahead), lambda: filtered_in_logs(scores)[0])
+    logs = jax.lax.cond(everywhere(exact), lambda: jnp.log(forth.ahead), lambda: ahead_in_logs(scores)[1])
     messages = jnp.concatenate([jnp.zeros((1, *scores.state)), logs])
     noise = jax.random.gumbel(key, (len(messages), math.prod(scores.state)))
     return _way_back(scores, messages, lambda candidates, t: jnp.argmax(candidates + noise[t]))
@@ -117,19 +112,38 @@ def _largest_lists(scores: Scores, k: int) -> Float[Array, "m ... k"]:
     def step(message, at):
         place, begins, mask, start, pairs = at
         start, pairs = (start, pairs) if scores.varying else (scores.start, scores.pairs)
-        candidates = jnp.moveaxis(message[..., None, :] + pairs[..., None], 0, -2)
-        reached = jax.lax.top_k(candidates.reshape(*candidates.shape[:-2], -1), k)[0]
+        reached = _largest_lists_step(message, pairs)
         ended = jax.lax.top_k(jnp.ravel(message), k)[0]
         entered = jax.vmap(enter, in_axes=(-1, -1, None, None), out_axes=-1)(
             reached, start[:, None] + ended[None], begins, -jnp.inf
         )
         weighted = entered + last_axis(place, entered[..., 0])[..., None]
-        after = jnp.where(mask, weighted - _finite(jnp.max(weighted)), message)
+        after = jnp.where(mask, weighted - finite(jnp.max(weighted)), message)
         return after, message
 
     nothing = jnp.full((math.prod(scores.state), k), -jnp.inf).at[0, 0].set(0.0)
     last, before = jax.lax.scan(step, nothing.reshape(*scores.state, k), scores.steps())
     return jnp.concatenate([before, last[None]])
+
+
+def _largest_lists_step(
+    message: Float[Array, "u ... k"], pairs: Float[Array, "u ... w"]
+) -> Float[Array, "... w k"]:
+    k = message.shape[-1]
+    if k > MERGED or len(message) > WRITTEN_OUT:
+        candidates = jnp.moveaxis(message[..., None, :] + pairs[..., None], 0, -2)
+        return jax.lax.top_k(candidates.reshape(*candidates.shape[:-2], -1), k)[0]
+    lists = [[message[u, ..., None, j] + pairs[u] for j in range(k)] for u in range(len(message))]
+    return jnp.stack(functools.reduce(_merged, lists), axis=-1)
+
+
+def _merged(a: list[Array], b: list[Array]) -> list[Array]:
+    """The largest of two falling lists, as many as each has: the i-th is the largest of the lesser ones of each way to
+    take i from both."""
+    return [
+        functools.reduce(jnp.maximum, [a[i], b[i], *(jnp.minimum(a[j], b[i - j - 1]) for j in range(i))])
+        for i in range(len(a))
+    ]
 
 
 def _way_back_of_lists(

@@ -1,93 +1,30 @@
-r"""The log-sum-exp recursion along a chain, and its derivatives.
+r"""The log-sum-exp recursion along a chain by matrix products, and its derivatives.
 
-\[ \alpha_t(w) = s_t(w) + \log \sum_u e^{\alpha_{t-1}(u) + S(u, w)}, \qquad \log Z = \log \sum_w e^{\alpha_n(w)}, \]
+\[ a_t(w) \propto e^{s_t(w)} \sum_u a_{t-1}(u)\, e^{S(u, w)}, \qquad \sum_w a_t(w) = 1, \]
 
 over *scores*, \(s = -\beta E\). With messages that sum to 1 a step is one matrix product, some ten times faster than
-logarithms, and exact as long as no number that matters is flushed to zero. That is checked: the overlap of the
-messages from both sides says what was lost (`EXACT`), and where a chain of a batch fails, the batch goes the slow way.
+logarithms, and exact as long as no number that matters is flushed to zero. That is checked: the overlap of the messages
+from both sides says what was lost (`EXACT`). Where a chain of a batch fails, the batch goes by logarithms.
 
 Baum, Petrie, Soules & Weiss (1970), *A maximization technique occurring in the statistical analysis of probabilistic
 functions of Markov chains*; the scaling: Rabiner (1989), *A tutorial on hidden Markov models*.
 """
 
-import math
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float
 
 from thalweg.energy.base import Scalar
+from thalweg.energy.logsum import Moments, log_partition_in_logs, moments_in_logs
+from thalweg.energy.scores import Scores, enter, even, everywhere, finite, last_axis, unpadded
 
 #: A state is lost where its share of a message is below the least float, 1e-38; by then it must not matter. The share
-#: of it in Z is 1e-38 / (overlap · scales), so it is below 1e-9 for each state and place.
-EXACT = 1e-29
+#: of it in Z is 1e-38 / (overlap · scales), so it is below 1e-11 for each state and place.
+EXACT = 1e-27
 #: Enough without the messages from behind: what every state receives of the message before it.
 CLEAR = 1e-14
-
-
-class Scores(eqx.Module):
-    r"""What a labelling of a chain scores: the sum of its terms.
-
-    `places` (n, k); `pairs` (…, k, k) score label w after label u as `[u, …, w]`, with the labels between them on the
-    axes between, and `start` (k,) the first label. A leading axis of n on both: of each place. `begins` where a
-    sequence begins; where `mask` is False there is no label.
-    """
-
-    places: Float[Array, "n k"]
-    start: Float[Array, "*n k"]
-    pairs: Float[Array, "..."]
-    begins: Bool[Array, "n"]
-    mask: Bool[Array, "n"]
-
-    @property
-    def varying(self) -> bool:
-        return self.start.ndim == 2
-
-    @property
-    def state(self) -> tuple[int, ...]:
-        """The shape of a message: the labels that the next step has to know, the last of them the latest."""
-        step = self.pairs.shape[1:] if self.varying else self.pairs.shape
-        return step[:-1]
-
-    def steps(self) -> tuple:
-        """What the recursion reads at each place; tables that do not vary are left out."""
-        tables = (self.start, self.pairs) if self.varying else (None, None)
-        return (self.places, self.begins, self.mask, *tables)
-
-
-def enter(reached: Float[Array, "..."], start: Float[Array, "k"], begins: Bool[Array, ""], nothing: float):
-    """The message after a step: of what was reached, or of the first label where a sequence begins."""
-    if reached.ndim == 1:
-        return jnp.where(begins, start, reached)
-    before = [(0, 0)] * reached.ndim
-    before[-2] = (0, 1)
-    inside = jnp.pad(reached, before, constant_values=nothing)
-    corner = (-1,) * (inside.ndim - 1)
-    return jnp.where(begins, jnp.full_like(inside, nothing).at[corner].set(start), inside)
-
-
-def unpadded(message: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The part of a message that a step that begins nothing can have reached."""
-    return message if message.ndim == 1 else message[..., :-1, :]
-
-
-def last_axis(values: Float[Array, "k"], message: Float[Array, "... k"]) -> Float[Array, "... k"]:
-    """Values of the latest label, with as many axes as a message."""
-    return values.reshape((1,) * (message.ndim - 1) + (-1,))
-
-
-@custom_vmap
-def everywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether the flag is true for every member of the batch, so that `lax.cond` on it remains a choice."""
-    return flag
-
-
-@everywhere.def_vmap
-def _of_the_batch(size, batched, flags):
-    return everywhere(jnp.all(flags)), False
 
 
 class Messages(NamedTuple):
@@ -110,9 +47,9 @@ class Weights(NamedTuple):
 
 
 def weights_of(scores: Scores) -> Weights:
-    place = jax.lax.stop_gradient(_finite(jnp.max(scores.places, axis=-1)))
+    place = jax.lax.stop_gradient(finite(jnp.max(scores.places, axis=-1)))
     tables = [jnp.max(scores.start), jnp.max(scores.pairs)]
-    start, pair = (jax.lax.stop_gradient(_finite(table)) for table in tables)
+    start, pair = (jax.lax.stop_gradient(finite(table)) for table in tables)
     offsets = place + jnp.where(scores.begins, start, pair)
     return Weights(
         jnp.exp(scores.places - place[:, None]),
@@ -120,10 +57,6 @@ def weights_of(scores: Scores) -> Weights:
         jnp.exp(scores.pairs - pair),
         jnp.sum(jnp.where(scores.mask, offsets, 0)),
     )
-
-
-def _finite(largest: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
 def _contract(message: Float[Array, "..."], pairs: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -145,7 +78,7 @@ def ahead(scores: Scores, weights: Weights) -> Messages:
 
     tables = (weights.start, weights.pairs) if scores.varying else (None, None)
     at = (weights.places, scores.begins, scores.mask, *tables)
-    _, (before, after, scale, least) = jax.lax.scan(step, _even(scores.state), at)
+    _, (before, after, scale, least) = jax.lax.scan(step, even(scores.state), at)
     return Messages(after, before, scale, least, jnp.sum(jnp.log(scale)) + weights.offset)
 
 
@@ -159,47 +92,13 @@ def behind(scores: Scores, weights: Weights) -> tuple[Float[Array, "n ..."], Flo
             "u...w,...w->u...", pairs, unpadded(message * last_axis(place, message)), precision="highest"
         )
         total = jnp.where(mask & ~begins, jnp.sum(back), 1.0)
-        before = jnp.where(mask, jnp.where(begins, _even(scores.state), back / total), message)
+        before = jnp.where(mask, jnp.where(begins, even(scores.state), back / total), message)
         return before, (message, total)
 
     pairs = weights.pairs if scores.varying else None
     at = (weights.places, scores.begins, scores.mask, pairs)
-    _, found = jax.lax.scan(step, _even(scores.state), at, reverse=True)
+    _, found = jax.lax.scan(step, even(scores.state), at, reverse=True)
     return found
-
-
-def _even(shape: tuple[int, ...]) -> Float[Array, "..."]:
-    return jnp.full(shape, 1 / math.prod(shape))
-
-
-def log_partition_in_logs(scores: Scores) -> Scalar:
-    """log Z by logarithms at every step: exact for any scores, and slow."""
-    _, scale = filtered_in_logs(scores)
-    return jnp.sum(scale)
-
-
-def filtered_in_logs(scores: Scores) -> tuple[Float[Array, "n ..."], Float[Array, "n"]]:
-    """The logarithm of the message after each place, of sum 1, and of what it was divided by."""
-
-    @jax.checkpoint
-    def step(message, at):
-        place, begins, mask, start, pairs = at
-        start, pairs = (start, pairs) if scores.varying else (scores.start, scores.pairs)
-        reached = _log_sum(message[..., None] + pairs, axis=0)
-        weighted = enter(reached, start, begins, -jnp.inf) + last_axis(place, message)
-        total = _log_sum(jnp.ravel(weighted), axis=0)
-        after = jnp.where(mask, weighted - _finite(total), message)
-        return after, (after, jnp.where(mask, total, 0.0))
-
-    return jax.lax.scan(step, jnp.log(_even(scores.state)), scores.steps())[1]
-
-
-def _log_sum(values: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """log-sum-exp whose derivative is 0 where all is forbidden."""
-    largest = jax.lax.stop_gradient(_finite(jnp.max(values, axis=axis, keepdims=True)))
-    total = jnp.sum(jnp.exp(values - largest), axis=axis)
-    some = total > 0
-    return jnp.where(some, jnp.log(jnp.where(some, total, 1)) + jnp.squeeze(largest, axis), -jnp.inf)
 
 
 def both_ways(scores: Scores) -> tuple[Messages, Weights, Float[Array, "n ..."], Bool[Array, ""]]:
@@ -228,48 +127,45 @@ def log_partition(scores: Scores) -> Scalar:
     return jax.lax.cond(clear, lambda: forth.log_z, checked)
 
 
+class Factors(NamedTuple):
+    r"""The marginal of a pair is `before` · \(e^{pairs}\) · `onward`; left as factors, since for many chains with one
+    table the sum over all of them is then a matrix product a place."""
+
+    before: Float[Array, "n u ..."]
+    onward: Float[Array, "n ... w"]
+
+
+def moments(scores: Scores) -> tuple[Moments, Factors]:
+    """By products, where they are exact; else what is to be added for pairs, by logarithms, and no factors."""
+    forth, weights, back, exact = both_ways(scores)
+    exact = everywhere(exact)
+    both = forth.ahead * back
+    overlap = jnp.sum(both.reshape(len(both), -1), axis=-1)
+    counts = jnp.where(scores.mask & exact, 1 / overlap, 0)
+    later = jnp.where(scores.begins, 0, counts / forth.scale)
+    onward = back * (later[:, None] * weights.places).reshape(len(both), *(1,) * (both.ndim - 2), -1)
+    onward = jax.vmap(unpadded)(onward)
+    fast = Moments(forth.log_z, jnp.einsum("t...w,t->tw", both, counts), jnp.zeros_like(scores.pairs))
+    slow = jax.lax.cond(exact, lambda: jax.tree.map(jnp.zeros_like, fast), lambda: moments_in_logs(scores))
+    found = jax.tree.map(lambda f, s: jnp.where(exact, f, s), fast, slow)
+    return found, Factors(forth.before, jnp.where(exact, onward, 0))
+
+
 @log_partition.defjvp
 def _derivative(primals, tangents):
     (scores,), (moves,) = primals, tangents
-    places, start, pairs = moves.places, moves.start, moves.pairs
-    forth, weights, back, exact = both_ways(scores)
+    (log_z, places, pairs), factors = moments(scores)
+    first = jnp.where(scores.begins[:, None], places, 0)
+    first = first if scores.varying else jnp.sum(first, axis=0)
+    moved = weights_of(scores).pairs * moves.pairs
 
-    def fast(places, start, pairs):
-        return forth.log_z, _expected(scores, weights, forth, back, places, start, pairs)
+    def step(total, at):
+        before, onward, table = at
+        table = table if scores.varying else moved
+        return total + jnp.sum(_contract(before, table) * onward), None
 
-    def slow(places, start, pairs):
-        def of(*changed):
-            arrays = eqx.tree_at(lambda s: (s.places, s.start, s.pairs), scores, changed)
-            return log_partition_in_logs(arrays)
-
-        at = (scores.places, scores.start, scores.pairs)
-        return jax.jvp(of, at, (places, start, pairs))
-
-    return jax.lax.cond(everywhere(exact), fast, slow, places, start, pairs)
-
-
-def _expected(scores, weights, forth, back, places, start, pairs) -> Scalar:
-    """The expectation of changes of the scores, linear in them: the derivative of log Z.
-
-    Marginals of pairs are not formed: for one table and many chains its derivative is one matrix product.
-    """
-    both = forth.ahead * back
-    overlap = jnp.sum(both.reshape(len(both), -1), axis=-1)
-    counts = jnp.where(scores.mask, 1 / overlap, 0)
-    marginals = jnp.einsum("t...w,t->tw", both, counts)
-    first = jnp.where(scores.begins[:, None], marginals, 0)
-    later = jnp.where(scores.begins, 0, counts / forth.scale)
-    onward = jax.vmap(unpadded)(back * _between(weights.places, back.ndim) * _after(later, back.ndim))
-    moved = weights.pairs * pairs
-    letters = "tu...,tu...w->t...w" if scores.varying else "tu...,u...w->t...w"
-    pair = jnp.einsum(letters, forth.before, moved, precision="highest") * onward
-    begun = first if scores.varying else jnp.sum(first, axis=0)
-    return jnp.sum(pair) + jnp.sum(marginals * places) + jnp.sum(begun * start)
-
-
-def _between(values: Float[Array, "n k"], ndim: int) -> Float[Array, "n ... k"]:
-    return values.reshape(len(values), *(1,) * (ndim - 2), -1)
-
-
-def _after(values: Float[Array, "n"], ndim: int) -> Float[Array, "n ..."]:
-    return values.reshape(len(values), *(1,) * (ndim - 1))
+    # A step a place, as the messages were made: as one product XLA would first turn all of them around.
+    tables = moved if scores.varying else None
+    change, _ = jax.lax.scan(step, jnp.zeros(()), (*factors, tables))
+    change = change + jnp.sum(pairs * moves.pairs)
+    return log_z, change + jnp.sum(places * moves.places) + jnp.sum(first * moves.start)

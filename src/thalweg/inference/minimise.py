@@ -33,11 +33,11 @@ def minimise(
 ) -> Solution:
     r"""\(\hat y = \arg\min_y F(y, x)\) from `start`, whose `observed` coordinates stay as they are.
 
-    Unbatched: batch it with `jax.vmap`. Differentiable in the arrays of the energy, in `x` and in the
-    observed values, by the `adjoint` (not through `Search`, which asks for no slope). Compiled once for each energy structure and solver.
-    Raises `SettingsError` for a start that is not a point of the space, a solver that does not suit it, a
-    `Simplex`, and an energy without a slope given to a solver that follows one; and `NotConverged` for a bad
-    status unless `throw` is False (inside jit and vmap: Equinox's runtime error).
+    Unbatched: batch it with `jax.vmap`. Differentiable in the arrays of the energy, in `x` and in the observed values,
+    by the `adjoint` (not through `Search`, which asks for no slope). Compiled once for each energy structure and
+    solver. Raises `SettingsError` for a start that is not a point of the space, a solver that does not suit it, a
+    `Simplex`, and an energy without a slope given to a solver that follows one; and `NotConverged` for a bad status
+    unless `throw` is False (inside jit and vmap: Equinox's runtime error).
     """
     start, mask = _checked(energy, start, observed)
     concrete = None if isinstance(mask, jax.core.Tracer) else np.asarray(mask)

@@ -115,7 +115,7 @@ def _on_a_grid(box: Unit, x: PyTree, barrier: float) -> Modes:
 
 
 @eqx.filter_jit
-def _energies(energy: AbstractEnergy, points: Array, x: PyTree) -> Float[Array, "n"]:
+def _energies(energy: AbstractEnergy, points: np.ndarray | Array, x: PyTree) -> Float[Array, "n"]:
     return jax.vmap(lambda y: energy(y, x))(jnp.asarray(points))
 
 

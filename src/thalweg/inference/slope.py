@@ -18,8 +18,8 @@ def has_derivative(energy: AbstractEnergy, y: Float[Array, "..."], x: PyTree) ->
         jax.eval_shape(energy, y, x)
     except jax.errors.TracerArrayConversionError as cause:
         raise SettingsError(
-            f"{type(energy).__name__} turns its argument into an array of NumPy, which nothing can compile: write it in "
-            "jax.numpy, or wrap it in jax.pure_callback and search without a slope, solver=Search()"
+            f"{type(energy).__name__} turns its argument into an array of NumPy, which nothing can compile: write it "
+            "in jax.numpy, or wrap it in jax.pure_callback and search without a slope, solver=Search()"
         ) from cause
     except Exception:
         return  # It cannot be evaluated: that error says more.

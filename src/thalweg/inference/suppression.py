@@ -1,6 +1,6 @@
 r"""Which of many overlapping windows to keep: non-maximum suppression.
 
-\[ E(s) = \sum_i s_i\,(G_i - T) + \infty \cdot \sum_{i<j} s_i s_j\,[\mathrm{IoU}_{ij} > o], \qquad s_i \in \{0, 1\} \]
+\[ E(s) = \sum_i s_i\,(E_i - T) + \infty \cdot \sum_{i<j} s_i s_j\,[\mathrm{IoU}_{ij} > o], \qquad s_i \in \{0, 1\} \]
 
 is lowered greedily: the window of the lowest energy is taken, those that overlap it by more than o are ruled out, and
 so on. Compiled for a few sizes: windows are padded to a power of 4.

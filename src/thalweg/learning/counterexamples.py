@@ -5,7 +5,7 @@ counter-examples follow it.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -28,7 +28,15 @@ from thalweg.sampling.walk import walk
 class AbstractCounterExamples(eqx.Module):
     """Where the other answers to an input come from: `count` of them for each pair."""
 
-    count: eqx.AbstractVar[int]
+    # To a type checker a read-only property, which a subclass may define as a field.
+    if TYPE_CHECKING:
+
+        @property
+        def count(self) -> int:
+            """How many."""
+
+    else:
+        count: eqx.AbstractVar[int]
 
     def check(self, energy: AbstractEnergy) -> None:
         """Raise `SettingsError` where these counter-examples do not suit the energy's space."""
@@ -55,9 +63,9 @@ class Uniform(AbstractCounterExamples):
 class Near(AbstractCounterExamples):
     r"""Answers around the right one, at one of several widths: what makes an energy exact in detail.
 
-    A centre \(c = y + s\xi\) is drawn around the answer, and the counter-examples \(c + s\xi_j\) around the centre, with
-    s one of `widths` (shares of the box); noise is reflected at the faces. Answer and counter-examples lie around c
-    alike, so that which of them is the answer is told by \(p(y \mid x)\) alone: the optimum of `InfoNCE` is exact at
+    A centre \(c = y + s\xi\) is drawn around the answer, and the counter-examples \(c + s\xi_j\) around the centre,
+    with s one of `widths` (shares of the box); noise is reflected at the faces. Answer and counter-examples lie around
+    c alike, so that which of them is the answer is told by \(p(y \mid x)\) alone: the optimum of `InfoNCE` is exact at
     every width, and needs no correction. A share `anywhere` of the pairs has uniform ones.
 
     After Ceylan & Gutmann (2018), *Conditional noise-contrastive estimation of unnormalised models*, whose pairs are

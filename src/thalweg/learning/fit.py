@@ -114,6 +114,7 @@ class _Training:
         self.at = Position(start, start, best, [])
         if trainer.objective.measures_progress:
             guard.baseline = trainer.measure(start, trainer.probe)
+        guard.collapses = trainer.objective.collapses
         guard.unit = trainer.objective.unit(trainer.energy(start.parameters))
 
     def run(self) -> Fit:

@@ -25,13 +25,14 @@ ADVICE = "Lower the learning rate (--set learning_rate=…), or look for extreme
 @dataclass(frozen=True)
 class Complaint:
     """What is wrong, in words; its cause; what a user can do; whether a smaller step size may cure it, and the largest
-    factor that would."""
+    factor that would; whether nothing would."""
 
     words: str
     cause: Cause
     advice: str = ADVICE
     slower: bool = True
     factor: float = math.inf
+    hopeless: bool = False
 
 
 class Guard:
@@ -40,17 +41,24 @@ class Guard:
     Three things can be wrong with any run: numbers that are not finite; a loss that flies apart; and, quietly,
     a loss that stays or ends above where it began. The last is judged on the `probe`, always the same rows
     and random numbers, against its `baseline` before the first step. Where there is none, since the loss does not
-    measure progress, the metrics are judged (`thalweg.learning.symptoms`), with the objective's `unit` of energies.
-    How many tries are used up, and what they changed, is in the state, so that a resumed run knows it too.
+    measure progress, the metrics are judged (`thalweg.learning.symptoms`), with the objective's `unit` of energies; and
+    where a flat energy minimises the loss (`collapses`), whether it has come to that. How many tries are used up, and
+    what they changed, is in the state, so that a resumed run knows it too.
     """
 
     def __init__(
-        self, retries: int = 5, factor: float = 0.3, baseline: float | None = None, unit: float = 1.0
+        self,
+        retries: int = 5,
+        factor: float = 0.3,
+        baseline: float | None = None,
+        unit: float = 1.0,
+        collapses: bool = False,
     ):
         self.retries = retries
         self.factor = factor
         self.baseline = baseline
         self.unit = unit
+        self.collapses = collapses
 
     def complaint(self, history: History, *, sound: bool, last: bool) -> Complaint | None:
         """What is wrong with the newest measurement; None where it is healthy.
@@ -66,21 +74,24 @@ class Guard:
             )
         if not all(math.isfinite(newest.get(name, 0.0)) for name in ("probe", "held_out")):
             return Complaint(f"the measured loss is not finite at step {step}", "not finite")
-        if self.baseline is None:
-            return self._of_metrics(history, last=last)
+        seen = self._of_metrics(history, last=last)
+        if seen or self.baseline is None:
+            return seen
         worse = self._of_loss(history, last=last)
         return Complaint(worse, "worse") if worse else None
 
     def _of_metrics(
         self, history: History, *, last: bool, least: int = symptoms.STEPS, after: str = ""
     ) -> Complaint | None:
-        seen = symptoms.found(history, self.unit, last=last, least=least) if self.baseline is None else None
+        watched: tuple[symptoms.Symptom, ...] = (symptoms.COLLAPSE,) if self.collapses else ()
+        watched += symptoms.SYMPTOMS if self.baseline is None else ()
+        seen = symptoms.found(history, self.unit, last=last, least=least, watched=watched)
         if seen is None:
             return None
         symptom, words = seen
         factor = symptoms.stride(history, self.unit) if symptom.cause == "leaping" else math.inf
         words = f"{after}{words}" if after else f"{words} at step {history[-1]['step']}"
-        return Complaint(words, symptom.cause, symptom.advice, symptom.slower, factor)
+        return Complaint(words, symptom.cause, symptom.advice, symptom.slower, factor, symptom.hopeless)
 
     def _of_loss(self, history: History, *, last: bool) -> str | None:
         step = history[-1]["step"]
@@ -112,8 +123,10 @@ class Guard:
     ) -> State:
         """The last healthy state with a remedy: the objective's own for this cause, a smaller step size, or both.
 
-        Raises `Diverged` when the tries are used up.
+        Raises `Diverged` when the tries are used up, or none would help.
         """
+        if complaint.hopeless:
+            raise Diverged(f"training {complaint.cause}: {complaint.words}. {complaint.advice}")
         rate, tries = float(healthy.rate), int(healthy.tries)
         if tries >= self.retries:
             remedies = "smaller step sizes" if self.baseline is not None else "remedies"
@@ -129,6 +142,12 @@ class Guard:
 
     def warning(self, history: History) -> str | None:
         """What a run that has ended well should have been told."""
+        at = symptoms.reading(history, self.unit, last=True)
+        if at and (words := symptoms.collapsed(at)):
+            return (
+                f"{words}. Either the inputs say nothing about the answers, or training is stuck at a flat energy: "
+                "lower the learning rate, or take the loss nll, which pushes up on all answers"
+            )
         told = [record.get("told_apart") or 0.0 for record in history[len(history) // 2 :]]
         if self.baseline is None or not told or min(told) <= FAR:
             return None

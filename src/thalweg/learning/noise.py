@@ -14,10 +14,10 @@ class NoiseContrastive(AbstractObjective):
     r"""\(L = -E_{y}\log\sigma(G(y)) - \nu E_{y' \sim p_n}\log\sigma(-G(y'))\), with
     \(G(y) = -F(y) - \log p_n(y) - \log\nu\): tell rows from noise, `ratio` \(\nu\) draws of it a row.
 
-    The energy learns its own constant, if it has one (`Offset`): at the optimum \(e^{-F}\) is normalised. The noise
-    is any density over the same space; the nearer to the data, the less noise is needed. Of `Pairs` energy and noise are
-    told the input, and \(e^{-F(y, x)}\) comes to be \(p(y \mid x)\), normalised for each input.
-    Gutmann & Hyvärinen (2012), *Noise-contrastive estimation of unnormalized statistical models*.
+    The energy learns its own constant, if it has one (`Offset`): at the optimum \(e^{-F}\) is normalised. The noise is
+    any density over the same space; the nearer to the data, the less noise is needed. Of `Pairs` energy and noise are
+    told the input, and \(e^{-F(y, x)}\) comes to be \(p(y \mid x)\), normalised for each input. Gutmann & Hyvärinen
+    (2012), *Noise-contrastive estimation of unnormalized statistical models*.
     """
 
     noise: AbstractDensity

@@ -28,15 +28,18 @@ def square_distances(u: Float[Array, "n k"], v: Float[Array, "m k"]) -> Float[Ar
 
 
 def contrastive(squares: Matrix, same: Mask, other: Mask, margin: float) -> Scalar:
-    r"""\(L = \langle \tfrac12 D^2 \rangle_{same} + \langle \tfrac12 \max(0, m - D)^2 \rangle_{other}\): square-square,
-    with the distance for energy. Each kind of pair counts one half, however many there are.
+    r"""\(L = \sum_{same} \tfrac12 D^2 + \sum_{other} \tfrac12 \max(0, m - D)^2\), over the number of pairs of the same
+    class: square-square, with the distance for energy. Every pair counts the same, so the few that are too near push as
+    hard as those of one class pull.
 
     Of two rows at the same place nothing says which way they should part: their gradient is 0, and not NaN as the
     root's would be. Hadsell, Chopra & LeCun (2006), *Dimensionality reduction by learning an invariant mapping*.
     """
     apart = squares > 0
     distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)
-    return _mean(squares / 2, same) + _mean(jnp.maximum(margin - distance, 0.0) ** 2 / 2, other)
+    pushes = jnp.maximum(margin - distance, 0.0) ** 2 / 2
+    total = jnp.sum(jnp.where(same, squares / 2, 0.0)) + jnp.sum(jnp.where(other, pushes, 0.0))
+    return total / jnp.maximum(jnp.sum(same), 1).astype(squares.dtype)
 
 
 def triplet(squares: Matrix, same: Mask, other: Mask, margin: float) -> Scalar:

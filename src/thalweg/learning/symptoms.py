@@ -1,4 +1,4 @@
-"""What contrastive runs suffer from: how each trouble shows in the metrics, its cause in words, and its cure.
+"""What runs suffer from: how each trouble shows in the metrics, its cause in words, and its cure.
 
 Energies are judged in units of what they may well differ by: `AbstractObjective.unit`, or their spread before
 training where that is more.
@@ -32,6 +32,9 @@ FLOWN, REACH = 0.05, 10.0
 MOVED, ACCEPTED = 0.02, 0.01
 #: The least spread of energies, in units.
 FLAT = 1e-3
+#: What is left of the spread of energies over answers where they have collapsed; and how many times as far as it the
+#: energies of right answers may have fallen, as they do where an answer was far off at first.
+COLLAPSED, FALLEN = 0.01, 30.0
 #: The share of pairs of data and negatives told apart above which negatives teach nothing.
 APART = 0.99
 
@@ -65,7 +68,8 @@ class Symptom:
     """One trouble: `shows` says in words where it can be seen (None: it can't).
 
     It is a complaint once it has shown for `lasting` steps, or where training would end with it; `slower` where a
-    smaller step size is part of the cure; `advice` is what is left to do when the guard has tried.
+    smaller step size is part of the cure; `advice` is what is left to do when the guard has tried. Nothing that the
+    guard can try cures one that is `hopeless`.
     """
 
     cause: Cause
@@ -73,6 +77,7 @@ class Symptom:
     lasting: int
     slower: bool
     advice: str
+    hopeless: bool = False
 
 
 def leaping(at: Reading) -> str | None:
@@ -123,9 +128,10 @@ def exploding(at: Reading) -> str | None:
     before = [record["gradient_norm"] for record in at.past[-MEDIAN:]]
     usual = statistics.median(before) if len(before) == MEDIAN else math.inf
     now = at.get("gradient_norm")
-    return (
-        f"the gradient explodes: a norm of {now:.3g} after {usual:.3g}" if now > EXPLODING * usual else None
-    )
+    # A median of 0 is that of a loss that most rows are done with: any gradient is many times as much.
+    if not now > EXPLODING * usual > 0:
+        return None
+    return f"the gradient explodes: a norm of {now:.3g} after {usual:.3g}"
 
 
 def flat(at: Reading) -> str | None:
@@ -145,6 +151,18 @@ def told_apart(at: Reading) -> str | None:
     if share <= APART:
         return None
     return f"the negatives are told apart from the data {share:.1%} of the time, by a gap of {gap:.3g} nats"
+
+
+def collapsed(at: Reading) -> str | None:
+    """An energy that says the same of every answer to an input, though it once told them apart."""
+    if not at.past:
+        return None
+    widest = max(at.past, key=lambda record: record.get("answer_spread") or 0.0)
+    before, now = widest.get("answer_spread") or 0.0, at.get("answer_spread", math.inf)
+    fallen = abs(at.get("data_energy")) / max(abs(widest.get("data_energy") or 0.0), 1e-30)
+    if now >= COLLAPSED * before or now > FALLEN * fallen * before:
+        return None
+    return f"every answer has the same energy: they differ by {now:.2g} after {before:.2g}"
 
 
 #: In the order in which they are looked for: what lies nearest to the cause comes first.
@@ -181,16 +199,35 @@ SYMPTOMS = (
 )
 
 
+#: What only losses suffer from that a flat energy minimises (`AbstractObjective.collapses`).
+COLLAPSE = Symptom(
+    "collapsed",
+    collapsed,
+    100,
+    False,
+    "The loss pushes down on the right answers and nowhere up, or by no margin, so that a flat energy is its minimum. "
+    "Take one that pushes up on wrong answers: hinge, nll or square-square",
+    hopeless=True,
+)
+
+
 def stride(history: History, unit: float) -> float:
     """The factor of the step size with which the largest leap would be no more than a good step."""
     at = reading(history, unit)
     return STRIDE * at.unit / max(at.get("leap"), 1e-30) if at else math.inf
 
 
-def found(history: History, unit: float, *, last: bool, least: int = STEPS) -> tuple[Symptom, str] | None:
-    """The first symptom that has lasted, and what it says; `last`: training would end here; `least`: how many steps
-    are enough to judge by."""
-    for symptom in SYMPTOMS:
+def found(
+    history: History,
+    unit: float,
+    *,
+    last: bool,
+    least: int = STEPS,
+    watched: tuple[Symptom, ...] = SYMPTOMS,
+) -> tuple[Symptom, str] | None:
+    """The first symptom of those `watched` that has lasted, and what it says; `last`: training would end here; `least`:
+    how many steps are enough to judge by."""
+    for symptom in watched:
         words = _lasts(symptom, history, unit, last, least)
         if words:
             return symptom, words

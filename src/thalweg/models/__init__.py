@@ -3,11 +3,14 @@
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.models.classifier import CLASSIFIER
 from thalweg.models.conv_ebm import CONV_EBM
+from thalweg.models.crf import CRF
 from thalweg.models.detector import DETECTOR
 from thalweg.models.gmm import GMM
 from thalweg.models.implicit import IMPLICIT
 from thalweg.models.ising import ISING
+from thalweg.models.jem import JEM
 from thalweg.models.kmeans import KMEANS
+from thalweg.models.latent_regression import LATENT_REGRESSION
 from thalweg.models.mlp_ebm import MLP_EBM
 from thalweg.models.orderless import ORDERLESS
 from thalweg.models.pca import PCA
@@ -31,11 +34,14 @@ RECIPES: dict[str, Recipe] = {
         CONV_EBM,
         PRODUCTS,
         CLASSIFIER,
+        CRF,
         DETECTOR,
         SIAMESE,
         TWO_TOWER,
         RANKER,
         IMPLICIT,
+        LATENT_REGRESSION,
+        JEM,
     )
 }
 

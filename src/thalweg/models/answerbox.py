@@ -106,4 +106,8 @@ def _nodes(record: Record, coarse: bool) -> Float[np.ndarray, "m a"]:
         shares = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
     else:
         shares = qmc.Sobol(len(record.columns), seed=0).random(FEW if coarse else POINTS)
+        # A count is a count.
+        sizes = np.array([max(column.size, 1) for column in record.columns])
+        counts = np.array([column.kind == "integer" for column in record.columns])
+        shares = np.where(counts, (np.floor(shares * sizes) + 0.5) / sizes, shares)
     return (lower + (upper - lower) * shares).astype(np.float32)

@@ -14,6 +14,7 @@ from thalweg.errors import DataError, DataWarning, SettingsError
 from thalweg.learning.objective import AbstractAround, AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.models.inputs import Seen
+from thalweg.models.recipe import place_of
 
 
 def answered(rows: Rows, answers: tuple[int, ...], names: tuple[str, ...]) -> Rows:
@@ -46,6 +47,27 @@ def category(space: Record, index: int, recipe: str) -> Column:
             f"or say what it is (--kind {column.name}=categorical)"
         )
     return column
+
+
+def numbers_of(rows: Rows, answers: tuple[int, ...]) -> Pairs:
+    """Each row without its answers, and these, (n, a)."""
+    pairs = pairs_of(rows, answers)
+    return replace(pairs, y=pairs.y.reshape(len(rows), len(answers)))
+
+
+def number_places(space: Record, target: str, also: str, recipe: str) -> tuple[int, ...]:
+    """The places of the target and of further columns, all numbers. Raises `SettingsError` where one is not."""
+    names = [target, *(name.strip() for name in also.split(",") if name.strip())]
+    found = tuple(place_of(space, name) for name in names)
+    if len(set(found)) < len(found):
+        raise SettingsError(f"the columns to predict are named more than once: {', '.join(names)}")
+    for column in (space.columns[i] for i in found):
+        if column.kind == "categorical":
+            raise SettingsError(
+                f"{recipe} predicts numbers, and {column.name!r} is a category: fit classifier, or say that it is a "
+                f"number (--kind {column.name}=integer)"
+            )
+    return found
 
 
 class Noisy(AbstractAround):

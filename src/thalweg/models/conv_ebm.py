@@ -23,6 +23,7 @@ Swersky (2020), *Your classifier is secretly an energy based model and you shoul
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -82,6 +83,9 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
     (h, o) and `bias` (o,) give the logits of the categories beside the picture, and the means of the numbers, of
     deviation `log_deviation` in their own units. F is the member with the noise `blur`, in deviations of the pixels, of
     a family up to the noise of which nothing is left of a picture.
+
+    `tied`, with one category and nothing else beside the picture: there is no `last`, and the logits are the energy
+    too, \(F(y) = -f(x)_{y_c} / \sigma\) (`thalweg.models.jem`).
     """
 
     space: Record
@@ -93,6 +97,7 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
     log_deviation: Float[Array, "n"]
     scale: float = eqx.field(static=True)
     blur: float = eqx.field(static=True)
+    tied: bool = eqx.field(static=True, default=False)
 
     def __call__(self, y, x=None):
         h = self.features(y[canvas_of(self.space).pixels])
@@ -100,7 +105,14 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
 
     def of_picture(self, h: Float[Array, "h"], noise: float | Scalar | None = None) -> Scalar:
         """The energy of a picture with these features at this noise (None: `blur`): as steep as the noise allows."""
+        if self.tied:
+            return -jax.nn.logsumexp(self.outputs(h, noise))
         return self.last @ h / (self.blur if noise is None else noise)
+
+    def outputs(self, h: Float[Array, "h"], noise: float | Scalar | None = None) -> Float[Array, "o"]:
+        """What the features say about the columns beside the picture."""
+        out = h @ self.heads + self.bias
+        return out / (self.blur if noise is None else noise) if self.tied else out
 
     def features(self, codes: Float[Array, "p"], noise: float | Scalar | None = None) -> Float[Array, "h"]:
         """h, from the codes of pixels with this noise (None: `blur`): what each layer says but the first `FINE`."""
@@ -117,9 +129,11 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
         t = jnp.log(noise / self.blur) / math.log(widest(self.space, self.blur) / self.blur)
         return jnp.stack([t, t**2, jnp.sin(np.pi * t), jnp.cos(np.pi * t)])
 
-    def log_probs(self, h: Float[Array, "h"], y: Float[Array, "d"]) -> Float[Array, "c"]:
-        """log p of each column beside the picture, given its features."""
-        out = h @ self.heads + self.bias
+    def log_probs(
+        self, h: Float[Array, "h"], y: Float[Array, "d"], noise: float | Scalar | None = None
+    ) -> Float[Array, "c"]:
+        """log p of each column beside the picture, given its features at this noise (None: `blur`)."""
+        out = self.outputs(h, noise)
         found = []
         for column, i, outputs, number in _beside(self.space):
             if column.kind == "categorical":
@@ -211,8 +225,7 @@ class ConvEnergy(AbstractBlurred, AbstractAnnealed, AbstractGibbs):
         """A draw of the columns beside the picture, each from its own conditional."""
         if not len(canvas_of(self.space).others):
             return y
-        h = self.features(y[canvas_of(self.space).pixels])
-        out = h @ self.heads + self.bias
+        out = self.outputs(self.features(y[canvas_of(self.space).pixels]))
         for column, i, outputs, number in _beside(self.space):
             own = jax.random.fold_in(key, 1000 + int(i))
             if column.kind == "categorical":
@@ -244,7 +257,9 @@ class Picture(AbstractEnergy):
         others = canvas_of(self.energy.space).others
         if self.row is None or self.observed is None or not len(others):
             return alone
-        return alone - jnp.sum(jnp.where(self.observed[others], self.energy.log_probs(h, self.row), 0.0))
+        return alone - jnp.sum(
+            jnp.where(self.observed[others], self.energy.log_probs(h, self.row, noise), 0.0)
+        )
 
 
 class Beside(AbstractAround):
@@ -287,7 +302,7 @@ class Joint(AbstractAround):
         def of_row(y, noise, move):
             noisy = charts.reflected(box, y[pixels] + unit * noise * move)
             clean, blurred = energy.features(y[pixels]), energy.features(noisy, noise)
-            return (energy.log_probs(clean, y) + energy.log_probs(blurred, y)) / 2
+            return (energy.log_probs(clean, y) + energy.log_probs(blurred, y, noise)) / 2
 
         log_probs = jax.vmap(of_row)(values, noises, moves)
         if observed is not None:
@@ -342,6 +357,7 @@ def steps_of_pixels(space: Record, blur: float) -> list[list[AbstractKernel]]:
 class Settings:
     """Settings of `conv-ebm`."""
 
+    tied: ClassVar[bool] = False
     channels: int = setting(
         16, "channels of the first convolution; the next two have twice, others four times as many"
     )
@@ -384,12 +400,13 @@ def build(space: Record, settings: Settings, initial: Initial) -> ConvEnergy:
         space,
         tuple(layers),
         tuple(initial.zeros(TONES, len(layer.bias)) for layer in layers),
-        initial.normal((features,), features**-0.5),
-        initial.zeros(features, outputs),
+        initial.normal((0 if settings.tied else features,), features**-0.5),
+        initial.normal((features, outputs), features**-0.5 if settings.tied else 0.0),
         initial.zeros(outputs),
         initial.zeros(sum(column.kind != "categorical" for column in columns)),
         settings.scale,
         settings.blur,
+        settings.tied,
     )
 
 

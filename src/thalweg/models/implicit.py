@@ -37,10 +37,10 @@ from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Fit
 from thalweg.models.answerbox import AnswerBox
-from thalweg.models.answered import Noisy, answered, pairs_of
+from thalweg.models.answered import Noisy, answered, number_places, numbers_of
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
-from thalweg.models.recipe import Problem, Recipe, place_of, setting
+from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.models.relaxation import Blurred
 from thalweg.nn.initial import OUTLINE, Initial, drawn
 from thalweg.nn.mlp import Trunk
@@ -64,8 +64,8 @@ class Implicit(
 ):
     r"""\(F(y, x) = a^\top h(y, c(x)) + \log Z(x)\), \(-\log p(y \mid x)\) in nats and codes.
 
-    `reader` gives c (h,); `first` (a, h) and `bias` (h,) are of the answers, from -1 to 1 in their box; `trunk` makes the
-    last hidden layer, `last` is a (h,).
+    `reader` gives c (h,); `first` (a, h) and `bias` (h,) are of the answers, from -1 to 1 in their box; `trunk` makes
+    the last hidden layer, `last` is a (h,).
     """
 
     reader: Network
@@ -138,7 +138,7 @@ class Implicit(
                 lambda value: self.marginal(y.at[index].set(value), known), values, batch_size=16
             )
 
-        def along(i: int):
+        def along(i: int) -> Float[Array, "v"]:
             if len(self.answers) == 1:
                 return self.over(values[:, None], context)
             others, own = self.box.without(i), np.arange(len(self.answers)) != i
@@ -217,31 +217,15 @@ class Settings(NetworkSettings):
             raise SettingsError(f"loss {self.loss!r} is not known: choose one of {', '.join(LOSSES)}")
 
 
-def places(space: Record, settings: Settings) -> tuple[int, ...]:
-    """The places of the columns to predict, which are numbers. Raises `SettingsError` where one is not."""
-    others = [name.strip() for name in settings.also.split(",") if name.strip()]
-    found = tuple(place_of(space, name) for name in (settings.target, *others))
-    if len(set(found)) < len(found):
-        raise SettingsError(
-            f"the columns to predict are named more than once: {', '.join((settings.target, *others))}"
-        )
-    for column in (space.columns[i] for i in found):
-        if column.kind == "categorical":
-            raise SettingsError(
-                f"implicit predicts numbers, and {column.name!r} is a category: fit classifier, or say that it is a "
-                f"number (--kind {column.name}=integer)"
-            )
-    return found
-
-
 def build(space: Record, settings: Settings, initial: Initial) -> Implicit:
     """The network before training: all answers are alike."""
-    inputs, width = Inputs(space, places(space, settings)), settings.width
+    answers = number_places(space, settings.target, settings.also, "implicit")
+    inputs, width = Inputs(space, answers), settings.width
     low, high = SHARPNESS
     scales = np.geomspace(low, high, width, dtype=np.float32)
     return Implicit(
         network_of(inputs, width, settings, initial, spread=1.0),
-        initial.normal((len(inputs.answers), width), 1.0) * scales,
+        initial.normal((len(inputs.answers), width), 1.0) * scales[None],
         # Each unit turns somewhere in the box.
         (initial.permutations(1, width)[0].astype(jnp.float32) * (2 / width) - 1) * scales,
         Trunk(width, settings.layers, initial=initial),
@@ -263,7 +247,7 @@ def train(problem: Problem) -> Fit:
     held_out = _held_out(problem.validation, answers, settings)
     result = fit(
         start,
-        _pairs(answered(problem.rows, answers, space.names), answers),
+        numbers_of(answered(problem.rows, answers, space.names), answers),
         Noisy(Blurred(objective_for(start, settings), start.energy.box.bins)),
         optimiser=optax.chain(
             optax.clip_by_global_norm(10.0),
@@ -303,17 +287,12 @@ def objective_for(energy: Answers, settings: Settings) -> AbstractObjective:
     return InfoNCE(moved, penalty=1e-4, steepest=STEEPEST / float(width.max()))
 
 
-def _pairs(rows: Rows, answers: tuple[int, ...]) -> Pairs:
-    pairs = pairs_of(rows, answers)
-    return Pairs(pairs.x, pairs.y.reshape(len(rows), len(answers)))
-
-
 def _held_out(rows: Rows, answers: tuple[int, ...], settings: Settings) -> Pairs | None:
     """Rows for early stopping; None where there are none, or the loss doesn't measure progress."""
     known = np.flatnonzero(rows.observed[:, list(answers)].all(axis=1))
     if settings.loss == "cd" or not len(known):
         return None
-    return _pairs(rows[np.resize(known, max(HELD_OUT, len(known)))], answers)
+    return numbers_of(rows[np.resize(known, max(HELD_OUT, len(known)))], answers)
 
 
 IMPLICIT = Recipe(

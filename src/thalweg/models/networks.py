@@ -37,6 +37,7 @@ class NetworkSettings:
         3, "conv: 3×3 convolutions; the first sees every pixel, the others every second"
     )
     dropout: float = setting(0.1, "share of hidden units left out in training")
+    shift: int = setting(0, "conv: pixels by which pictures are moved at random in training, at most")
 
     def __post_init__(self):
         if self.network not in NETWORKS:
@@ -44,6 +45,8 @@ class NetworkSettings:
         for name in ("width", "layers", "channels", "convolutions"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.shift < 0:
+            raise SettingsError(f"a shift is a number of pixels, not {self.shift}")
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"dropout is a share from 0 up to below 1, not {self.dropout:g}")
 
@@ -63,7 +66,8 @@ class Hidden(eqx.Module):
 class Network(eqx.Module):
     r"""\(f(x) = W^\top h(x) + b\), numbers from the inputs of a row; h(x) = x where there is no hidden layer.
 
-    `convolutions` read the picture among the inputs, whose features come after those of the other columns.
+    `convolutions` read the picture among the inputs, whose features come after those of the other columns; in training
+    it is moved by up to `shift` pixels.
     """
 
     inputs: Inputs
@@ -71,6 +75,7 @@ class Network(eqx.Module):
     hidden: Hidden | None
     last: Float[Array, "h o"]
     bias: Float[Array, "o"]
+    shift: int = eqx.field(static=True, default=0)
 
     def __call__(
         self,
@@ -82,16 +87,22 @@ class Network(eqx.Module):
         """The outputs for a row; `key` drives the dropout of training, None switches it off."""
         known = jnp.ones(y.shape, bool) if observed is None else observed
         if self.hidden is None:
-            return self._first(y, known, self.last) + self.bias
-        return self.hidden(self._first(y, known, self.hidden.first), key=key) @ self.last + self.bias
+            return self._first(y, known, self.last, key) + self.bias
+        return self.hidden(self._first(y, known, self.hidden.first, key), key=key) @ self.last + self.bias
 
     def _first(
-        self, y: Float[Array, "d"], observed: Bool[Array, "d"], weights: Float[Array, "f h"]
+        self,
+        y: Float[Array, "d"],
+        observed: Bool[Array, "d"],
+        weights: Float[Array, "f h"],
+        key: PRNGKeyArray | None,
     ) -> Float[Array, "h"]:
         """The features times the weights: the columns, or what convolutions make of the picture among them."""
         if not self.convolutions:
             return self.inputs.project(y, observed, weights)
         picture = self.inputs.picture(y, observed)
+        if self.shift and key is not None:
+            picture = moved(picture, self.shift, key=jax.random.fold_in(key, 1))
         for layer in self.convolutions:
             picture = jax.nn.silu(layer(picture))
         pixels = jnp.ravel(picture)
@@ -105,6 +116,17 @@ class Network(eqx.Module):
         return eqx.tree_at(
             lambda f: f.inputs, self, self.inputs.bare(), is_leaf=lambda x: isinstance(x, Inputs)
         )
+
+
+def moved(picture: Float[Array, "h w c"], most: int, *, key: PRNGKeyArray) -> Float[Array, "h w c"]:
+    """The picture moved by up to `most` pixels along both axes, with the mean (0) where nothing was."""
+    # As products with matrices of 0 and 1: a slice at places that differ within a batch is a gather, which is slower.
+    steps = jax.random.randint(key, (2,), -most, most + 1)
+    rows, columns = (
+        (jnp.arange(n)[:, None] + step == jnp.arange(n)[None]).astype(picture.dtype)
+        for n, step in zip(picture.shape[:2], steps, strict=True)
+    )
+    return jnp.einsum("ih,hwc,jw->ijc", rows, picture, columns)
 
 
 def network_of(
@@ -121,7 +143,7 @@ def network_of(
     hidden = None if kind == "linear" else _hidden(width, active, settings, initial)
     width = width if hidden is None else settings.width
     last = initial.normal((width, outputs), spread / width**0.5)
-    return Network(inputs, layers, hidden, last, initial.zeros(outputs))
+    return Network(inputs, layers, hidden, last, initial.zeros(outputs), settings.shift if layers else 0)
 
 
 def _convolutions(

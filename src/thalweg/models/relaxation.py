@@ -60,10 +60,9 @@ class Blurred(AbstractAround):
         values, observed = (batch.y, None) if isinstance(batch, Pairs) else split_batch(batch)
         width = np.asarray(self.width, np.float32)
         values = values + width[None] * jax.random.uniform(blur_key, values.shape, minval=-1.0, maxval=1.0)
-        blurred = values if observed is None else (values, observed)
         if isinstance(batch, Pairs):
-            blurred = replace(batch, y=values)
-        return self.objective(energy, blurred, memory, key=key)
+            return self.objective(energy, replace(batch, y=values), memory, key=key)
+        return self.objective(energy, values if observed is None else (values, observed), memory, key=key)
 
 
 def steps_of_numbers(space: Record, stride: float) -> AbstractKernel:

@@ -157,7 +157,7 @@ def train(problem: Problem) -> Fit:
         ),
         steps=settings.steps,
         batch=settings.batch // settings.each,
-        measure_every=max(1, settings.steps // 20),
+        measure_every=max(1, settings.steps // 10),
         averaging=0.99,
         key=fit_key,
         run=problem.run,

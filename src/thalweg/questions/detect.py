@@ -7,6 +7,7 @@ Osadchy, LeCun & Miller (2007), *Synergistic face detection and pose estimation 
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,14 @@ from thalweg.data.pictures import Pictures
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractSliding
-from thalweg.errors import DataError, NotAnswered, SettingsError
+from thalweg.errors import DataError, DataWarning, NotAnswered, SettingsError
 from thalweg.inference.suppression import suppress
 from thalweg.questions.pyramid import Piece, Place, levels, packed, pieces, sheets, side_of
 
 #: Sheets a dispatch.
 SHEETS = 4
+#: A picture whose pixels differ by less than this share of those of training may be in other units.
+NARROW = 0.02
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
@@ -76,13 +79,29 @@ def labels_of(F: AbstractEnergy, schema: Schema) -> tuple[str, ...]:
     return tuple(level for i, level in enumerate(shown) if i != F.nothing)
 
 
-def detect(F: AbstractEnergy, pictures: Pictures, labels: tuple[str, ...], search: Search) -> Boxes:
+def shades_of(schema: Schema) -> tuple[float, float]:
+    """The least and the greatest pixel of the windows of training."""
+    shown = [column.levels or (column.minimum, column.maximum) for column in schema.columns]
+    ends = np.array([(min(values), max(values)) for values in shown[: math.prod(schema.grid)]], float)
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
+
+
+def detect(
+    F: AbstractEnergy,
+    pictures: Pictures,
+    labels: tuple[str, ...],
+    search: Search,
+    shades: tuple[float, float] | None = None,
+) -> Boxes:
     """What is found in each picture, the most probable first; `labels` are those of the energies that slide.
 
-    Raises `NotAnswered` for an energy that does not slide, `DataError` for a picture smaller than the window.
+    Warns of pictures whose pixels are in other units than the `shades` of training. Raises `NotAnswered` for an energy
+    that does not slide, `DataError` for a picture smaller than the window.
     """
     check(F)
     assert isinstance(F, AbstractSliding)
+    if shades is not None:
+        _check_units(pictures, shades)
     found = [
         _boxes(number, windows, labels, search, size)
         for number, (size, windows) in enumerate(_windows(F, pictures, search))
@@ -182,6 +201,19 @@ def _boxes(
     places = np.concatenate([kept[:, :2], upper - kept[:, :2]], axis=1)
     names = np.array(labels, object)[kept[:, 4].astype(int)]
     return np.full(len(kept), number, np.int64), places, names, kept[:, 5], kept[:, 6]
+
+
+def _check_units(pictures: Pictures, shades: tuple[float, float]) -> None:
+    """Warn where the first picture is nearly flat in the units of training, or far beyond them."""
+    low, high = float(pictures[0].min()), float(pictures[0].max())
+    width = shades[1] - shades[0]
+    if high - low < NARROW * width or max(high - shades[1], shades[0] - low) > width:
+        warnings.warn(
+            f"{pictures.name(0)} has pixels from {low:g} to {high:g}, and the windows of training had {shades[0]:g} to "
+            f"{shades[1]:g}: bring them to the same units",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _too_small(name: str, picture: np.ndarray, F: AbstractSliding, search: Search) -> str:

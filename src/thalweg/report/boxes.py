@@ -39,11 +39,13 @@ def draw_all(directory: Path | str, pictures: Pictures, boxes: Boxes, *, force: 
     """
     directory = Path(directory)
     labels = () if boxes.label is None else tuple(sorted(set(boxes.label)))
-    digits = len(str(len(pictures)))
+    names = pictures.names or tuple(f"{i:0{len(str(len(pictures)))}d}.png" for i in range(len(pictures)))
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) < len(stems):
+        stems = list(names)
     with atomic_directory(directory, force=force) as temporary:
         for i, picture in enumerate(pictures):
-            name = Path(pictures.names[i]).stem if pictures.names else f"{i:0{digits}d}"
-            draw(picture, boxes.of(i), labels).save(temporary / f"{name}.png")
+            draw(picture, boxes.of(i), labels).save(temporary / f"{stems[i]}.png")
     return directory
 
 

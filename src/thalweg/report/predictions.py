@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.energy.capabilities import AbstractDecoder
 from thalweg.evaluate.classification import accuracy, calibration_error
+from thalweg.questions.walk import errors
 from thalweg.report import figures
 from thalweg.report.html import LeftOut, Section, facts, figure, number
 from thalweg.report.rows import Look
@@ -75,10 +77,26 @@ def _numbers(model: Any, look: Look, index: int, truth: np.ndarray, answer: Any)
         "explained": f"{100 * (1 - error**2 / spread**2):.1f} % of the variance" if spread else None,
         "between 5 % and 95 %": f"{100 * inside:.1f} %",
     }
+    if isinstance(model.F, AbstractDecoder):
+        pairs |= _latent(model, look, index)
+        reading += (
+            " z inferred from the answer says how much of it a latent can hold, and z drawn from its prior what is "
+            "known without the answer: where the first error is far below the noise of the data, z leaks the answer."
+        )
     picture = svg(
         figures.predicted(numbers, answer.mean, low, high), "predicted", "Predictions against the truth"
     )
     return Section("predictions", NAME, title, reading, facts(pairs), figure(picture))
+
+
+def _latent(model: Any, look: Look, index: int) -> dict[str, Any]:
+    """The errors with z inferred from the answer, and with z drawn from its prior."""
+    rows = model.schema.encode(look.table)
+    whole = rows[np.flatnonzero(rows.observed[:, list(model.F.answers)].all(axis=1))]
+    unit = np.diff(model.schema.number(index, np.array([0.0, 1.0])))[0]
+    place = model.F.answers.index(index)
+    sizes = [unit * np.sqrt(np.mean(part[:, place] ** 2)) for part in errors(model.F, whole)]
+    return dict(zip(("RMSE, z inferred", "RMSE, z drawn"), map(number, map(float, sizes)), strict=True))
 
 
 def _codes(model: Any, index: int, cells: Any) -> np.ndarray:

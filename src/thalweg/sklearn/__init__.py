@@ -1,4 +1,4 @@
-"""Energies as scikit-learn estimators: densities, outliers, missing cells, classes and numbers.
+"""Energies as scikit-learn estimators: densities, outliers, missing cells, classes, numbers and labels of sequences.
 
 >>> from thalweg.sklearn import EnergyDensity
 >>> EnergyDensity(recipe="gmm").fit(X).score_samples(X)
@@ -7,6 +7,7 @@
 from thalweg.sklearn.classifier import EnergyClassifier
 from thalweg.sklearn.density import EnergyDensity
 from thalweg.sklearn.imputer import EnergyImputer
+from thalweg.sklearn.labeller import EnergyLabeller
 from thalweg.sklearn.outliers import EnergyOutlierDetector
 from thalweg.sklearn.regressor import EnergyRegressor
 
@@ -14,6 +15,7 @@ __all__ = [
     "EnergyClassifier",
     "EnergyDensity",
     "EnergyImputer",
+    "EnergyLabeller",
     "EnergyOutlierDetector",
     "EnergyRegressor",
 ]
