@@ -2,10 +2,10 @@
 
 The network of `jem` twice, with as many steps of as many rows: once as `jem` trains it, once by the likelihood of the
 labels alone. *accuracy* on test rows. *AUROC*: how often a row of another kind is odder than a test row: by the energy
-of the picture, F(x) = -log Σ exp f(x)_y, of both; and by the largest probability of the classifier. Other kinds: noise of
-the shades' own frequencies, the same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST made
-as small as the digits; MNIST beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the classifier
-reads as it.
+of the picture, F(x) = -log Σ exp f(x)_y, of both; and by the largest probability of the classifier. Other kinds: noise
+of the shades' own frequencies, the same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST
+made as small as the digits; MNIST beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the
+classifier reads as it.
 
     THALWEG_DATA=… python benchmarks/jem.py [--write] [--sets digits,fashion_mnist] [--seeds 3] [--matching 1500]
         [--steps 300] [--rows 10000]

@@ -186,8 +186,8 @@ def main() -> None:
     parts = [
         f"{len(np.unique(train[2]))} training and {len(np.unique(test[2]))} test queries of about {ROWS} rows; "
         f"{empty:.1%} of these have nothing relevant and are left out. Means over {len(seeds)} seeds (splits and "
-        f"methods) with their standard errors. Seconds: fit and score, on a busy machine; of LightGBM over {len(LEAVES)} "
-        "numbers of leaves.",
+        f"methods) with their standard errors. Seconds: fit and score, on a busy machine; of LightGBM over "
+        f"{len(LEAVES)} numbers of leaves.",
         "",
         table(
             "Test queries",

@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -123,7 +124,7 @@ def index(rows: int, seed: int = 0) -> list[object]:
     return [
         f"{rows:,}",
         recall,
-        *(f"{after - before:.3f}" for before, after in zip(seconds[:-1], seconds[1:], strict=True)),
+        *(f"{after - before:.3f}" for before, after in pairwise(seconds)),
     ]
 
 

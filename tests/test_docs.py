@@ -159,11 +159,14 @@ QUESTIONS = {
     "denoise": "what was it before the noise?",
     "sample": "what else could there be?",
     "predict": "which value has this column?",
+    "label": "which labels has this sequence?",
     "rank": "which of these is best? (`compare`: which of two?)",
     "explain": "which cell is wrong?",
     "encode": "what is it made of?",
+    "retrieve": "which of many belongs to it?",
+    "detect": "where in the picture is it?",
 }
-COLUMNS = ("pca", "kmeans", "gmm", "orderless", "rbm", "ising")
+COLUMNS = ("pca", "kmeans", "gmm", "orderless", "rbm", "classifier", "implicit", "crf", "siamese", "detector")
 
 
 def question_table() -> str:

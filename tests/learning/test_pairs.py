@@ -76,7 +76,7 @@ def test_near_a_point_the_push_is_whole_and_at_it_none():
         squares = jnp.array([[0.0, 1.0], [1.0, 0.0]]) * gap**2
         return pairs.contrastive(squares, jnp.zeros((2, 2), bool), off, 1.0)
 
-    # d/dD of (m - D)^2 / 2 is D - m, for either order of the two: a network on the way to collapse is pushed as hard as can be.
+    # d/dD of (m - D)^2 / 2 is D - m, for either order of the two: on the way to collapse the push is as hard as can be.
     assert float(jax.grad(loss)(1e-3)) == pytest.approx(2 * (1e-3 - 1.0), rel=1e-4)
     assert float(jax.grad(loss)(0.0)) == 0.0
 

@@ -118,6 +118,12 @@ def test_a_state_to_go_back_to_is_well_within_health():
     assert not guard.no_worse(history({}, measurements=2, since=0, every=4)), "too early to tell"
 
 
+def test_a_gradient_after_none_is_no_explosion():
+    """A loss that most rows are done with has gradients of 0 between those of a few."""
+    assert complaint(history({"gradient_norm": 31.0}, since=1, gradient_norm=0.0)) is None
+    assert complaint(history({"gradient_norm": 31.0}, since=1, gradient_norm=1e-3)).cause == "exploding"
+
+
 def test_an_objective_with_other_metrics_is_judged_by_those_it_has():
     bare = [{"step": 20 * i, "loss": 0.0, "gradient_norm": 1.0, "mine": 1e9} for i in range(1, 20)]
     assert complaint(bare, last=True) is None

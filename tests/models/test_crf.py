@@ -246,3 +246,17 @@ def test_unseen_labels_and_words_are_as_missing(fitted):
     assert energies[1] > 5
     with pytest.warns(DataWarning, match="categories that training never saw"):
         assert len(fitted.predict(new).value) == 3
+
+
+def test_a_wrong_label_is_explained_by_its_neighbours(fitted):
+    """What a label would release is how much likelier the likeliest one is."""
+    new = draw(20, 7)
+    marginals, tags = truth(new), np.array([TAGS.index(t) for t in new.table["tag"].to_pylist()])
+    found = fitted.explain(new)
+    column = found.columns.index("tag")
+    expected = np.log(marginals.max(axis=1) / marginals[np.arange(len(tags)), tags])
+    np.testing.assert_allclose(found.release[:, column], expected, atol=0.5)
+    assert not np.delete(found.release, column, axis=1).any()
+    drawn = fitted.sample(400, given={"word": "u"})["tag"].to_pylist()
+    one = fitted.predict(pa.table({"of": [3], "word": ["u"]})).probabilities[0]
+    np.testing.assert_allclose([drawn.count(t) / 400 for t in TAGS], one, atol=4 * np.sqrt(0.25 / 400))

@@ -84,7 +84,7 @@ def test_a_window_has_the_same_energy_in_a_row_and_in_a_picture(fitted):
     found = fitted.predict(cut)
     assert found.levels == ["background", "cross", "ring"]
     np.testing.assert_allclose(np.log(found.probabilities), expected, rtol=1e-3, atol=1e-3)
-    assert np.ptp(expected, axis=0).min() > 1
+    assert np.ptp(expected[:, 1:], axis=0).min() > 1
 
 
 def test_the_threshold_is_learnt_and_presence_is_a_sigmoid(fitted):

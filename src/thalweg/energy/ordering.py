@@ -19,7 +19,7 @@ from thalweg.energy.tables import Scope
 from thalweg.errors import SettingsError
 
 #: The most entries of all tables together that an elimination makes.
-LARGEST = 1 << 21
+LARGEST = 1 << 20
 #: Phases are one where their tables, filled up to one shape, have at most twice the entries and so many more.
 SMALL = 1 << 12
 

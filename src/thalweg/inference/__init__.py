@@ -7,8 +7,11 @@ from thalweg.inference.bfgs import BFGS
 from thalweg.inference.coordinate import Coordinate, candidates_of
 from thalweg.inference.descend import Descend
 from thalweg.inference.enumeration import argmin, log_partition, probabilities
+from thalweg.inference.exact import Answers, draws, factor_marginals, lowest, marginals
 from thalweg.inference.exhaustive import Enumerate
 from thalweg.inference.gradient import Gradient
+from thalweg.inference.icm import icm
+from thalweg.inference.loopy import Beliefs, loopy_argmin, loopy_beliefs
 from thalweg.inference.minimise import minimise
 from thalweg.inference.modes import Modes, modes
 from thalweg.inference.problem import Problem
@@ -22,6 +25,8 @@ __all__ = [
     "AbstractAdjoint",
     "AbstractSolver",
     "Alternating",
+    "Answers",
+    "Beliefs",
     "Coordinate",
     "Descend",
     "Enumerate",
@@ -36,7 +41,14 @@ __all__ = [
     "Unrolled",
     "argmin",
     "candidates_of",
+    "draws",
+    "factor_marginals",
+    "icm",
     "log_partition",
+    "loopy_argmin",
+    "loopy_beliefs",
+    "lowest",
+    "marginals",
     "minimise",
     "modes",
     "probabilities",

@@ -16,10 +16,11 @@ from jaxtyping import Array
 from thalweg.energy.base import Scalar
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.learning import losses
+from thalweg.learning.answer_sets import AbstractAnswers
 from thalweg.learning.contrast import contrast
 from thalweg.learning.objective import AbstractObjective, EnergyLoss
 from thalweg.learning.rows import Pairs
-from thalweg.learning.search import AbstractAnswers, Search
+from thalweg.learning.search import Search
 
 _SEARCH = Search()
 

@@ -64,15 +64,28 @@ def ndcg_changes(
 ) -> Float[Array, "m m"]:
     r"""\(|g(r_i) - g(r_j)|\,|d(\pi_i) - d(\pi_j)| / \mathrm{maxDCG}@k\), with \(g(r) = 2^r - 1\) or \(r\),
     \(d(\pi) = 1/\log_2(1 + \pi)\) down to place k; 0 for a list without anything relevant."""
+    share, discount = _standing(scores, relevance, present, k, exponential)
+    return jnp.abs(share[:, None] - share[None, :]) * jnp.abs(discount[:, None] - discount[None, :])
+
+
+def ndcg(scores: List, relevance: List, present: Present, k: int, exponential: bool) -> Scalar:
+    """NDCG@k of the order that the scores have now, of equals the first first; 0 where nothing is relevant."""
+    share, discount = _standing(scores, relevance, present, k, exponential)
+    return jnp.sum(share * discount)
+
+
+def _standing(
+    scores: List, relevance: List, present: Present, k: int, exponential: bool
+) -> tuple[List, List]:
+    r"""\(g(r_i) / \mathrm{maxDCG}@k\), and the discount of the place where each row stands."""
     worth = jnp.where(present, jnp.exp2(relevance) - 1 if exponential else relevance, 0.0)
     places = jnp.arange(len(scores))
     steps = jnp.where(places < k, 1 / jnp.log2(places.astype(scores.dtype) + 2), 0.0)
-    # Where a row stands now; those that are absent come last.
+    # Those that are absent come last.
     order = jnp.argsort(jnp.where(present, -scores, jnp.inf))
     discount = jnp.zeros_like(scores).at[order].set(steps)
     ideal = jnp.sum(jnp.sort(worth)[::-1] * steps)
-    change = jnp.abs(worth[:, None] - worth[None, :]) * jnp.abs(discount[:, None] - discount[None, :])
-    return jnp.where(ideal > 0, change / jnp.where(ideal > 0, ideal, 1.0), 0.0)
+    return jnp.where(ideal > 0, worth / jnp.where(ideal > 0, ideal, 1.0), 0.0), discount
 
 
 class AbstractLists(AbstractObjective):
@@ -119,7 +132,8 @@ class ListNet(AbstractLists):
 
 
 class LambdaRank(AbstractLists):
-    """`lambda_rank`: pairs count by what they change of NDCG@k."""
+    r"""The slope of `lambda_rank`, at the value \(1 - \mathrm{NDCG}@k\): what the slope is meant to lower, and what
+    says which energy is best. Its own value would not, for its weights change with the order."""
 
     k: int = eqx.field(static=True, default=10)
     exponential: bool = eqx.field(static=True, default=True)
@@ -129,4 +143,6 @@ class LambdaRank(AbstractLists):
             raise SettingsError(f"NDCG is of at least one place, not {self.k}")
 
     def of_list(self, scores, relevance, present):
-        return lambda_rank(scores, relevance, present, self.k, self.exponential)
+        slope = lambda_rank(scores, relevance, present, self.k, self.exponential)
+        value = 1 - ndcg(scores, relevance, present, self.k, self.exponential)
+        return jax.lax.stop_gradient(value - slope) + slope

@@ -2,9 +2,9 @@ r"""Reading words without given segmentation: one energy of the cuts z and the l
 
 \[ E(y, z, x) = \sum_t \big(E_{y_t}(x_{z_t}) + T_{y_{t-1}, y_t}\big) \]
 
-A recogniser gives each piece of the picture an energy for each letter; they need not sum to anything, so a piece that is
-no letter is high for all of them. The answer is the lowest path of the lattice of all pieces, over cuts and letters at
-once. It is trained from words alone: the energy of the right word is the minimum over z, or the free energy, of the
+A recogniser gives each piece of the picture an energy for each letter; they need not sum to anything, so a piece that
+is no letter is high for all of them. The answer is the lowest path of the lattice of all pieces, over cuts and letters
+at once. It is trained from words alone: the energy of the right word is the minimum over z, or the free energy, of the
 lattice that spells it, and what is pushed up is that of the whole lattice.
 
 LeCun, Bottou, Bengio & Haffner (1998), *Gradient-based learning applied to document recognition*, sections 4 to 7; the
@@ -34,7 +34,7 @@ COLUMNS = 8
 
 
 class Recogniser(eqx.Module):
-    """The energies of a piece, one for each symbol: a perceptron over its picture, resampled to (h, 8), and its width."""
+    """The energies of a piece, one for each symbol: a perceptron over its picture, as (h, 8), and its width."""
 
     first: Float[Array, "f h"]
     bias: Float[Array, "h"]
@@ -80,7 +80,7 @@ def reader(
     layers: int = 2,
     key: PRNGKeyArray,
 ) -> LatticeEnergy:
-    """An energy of the words in a batch of pictures, before training; without `bigrams` letters do not know each other."""
+    """An energy of the words in pictures, before training; without `bigrams` letters do not know each other."""
     height, count = pieces.picture.shape[-2], pieces.inked.shape[-2]
     pairs = jnp.zeros((symbols, symbols)) if bigrams else None
     ends = [jnp.zeros(symbols) if bigrams else None for _ in range(2)]
@@ -96,7 +96,7 @@ def over(energy: LatticeEnergy, pieces: Pieces) -> LatticeEnergy:
 def resampled(picture: Float[Array, "h w"], columns: Array) -> Float[Array, "h 8"]:
     """The columns from the first to behind the last as 8, linearly between the middles of the pixels."""
     first, behind = columns[0].astype(jnp.float32), columns[1].astype(jnp.float32)
-    place = first + (jnp.arange(COLUMNS) + 0.5) * (behind - first) / COLUMNS - 0.5
+    place = first + (jnp.arange(COLUMNS, dtype=jnp.float32) + 0.5) * (behind - first) / COLUMNS - 0.5
     place = jnp.clip(place, first, jnp.maximum(behind - 1, first))
     left = jnp.floor(place)
     share = (place - left)[None]
@@ -110,8 +110,8 @@ class Spelling(AbstractObjective):
 
     With \(E_C\) of the lattice that spells the word and \(E\) of the whole: "perceptron" \(\min E_C - \min E\);
     "nll" \(F_\beta(E_C) - F_\beta(E)\), that is \(-\frac1\beta \log p(y \mid x)\) with the cuts summed out; "hinge"
-    \(\max_{y, z}(m\,\Delta + \min E_C - E(y, z))\), where \(\Delta\) counts the columns that are read as another letter than
-    in the best cuts of the word itself, in letters of 8 columns.
+    \(\max_{y, z}(m\,\Delta + \min E_C - E(y, z))\), where \(\Delta\) counts the columns that are read as another letter
+    than in the best cuts of the word itself, in letters of 8 columns.
 
     Metrics: `readable`, the share of words that some path spells; the others do not count.
     """
@@ -148,8 +148,8 @@ class Spelling(AbstractObjective):
 
 
 def wrong_columns(x: Pieces, path: Float[Array, "a"], symbols: Array, count: int) -> Float[Array, "a s+1"]:
-    """For each piece and symbol the columns that a path, whose symbols are places in a word, reads as another; in letters
-    of 8 columns, and 0 for a piece that is not taken."""
+    """For each piece and symbol the columns that a path, whose symbols are places in a word, reads as another; in
+    letters of 8 columns, and 0 for a piece that is not taken."""
     taken = path > 0
     columns = jnp.arange(x.picture.shape[1])[None]
     within = ((columns >= x.spans[:, :1]) & (columns < x.spans[:, 1:])).astype(jnp.float32)

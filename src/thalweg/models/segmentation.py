@@ -1,8 +1,8 @@
 """Pictures of words cut into pieces: candidate cuts, and the lattice of all pieces that may be letters.
 
 Made on the host. A cut is a place between columns; a piece lies between two cuts, and every way from the left of the
-word to its right is a path of pieces. LeCun, Bottou, Bengio & Haffner (1998), *Gradient-based learning applied to document
-recognition*, section 5.
+word to its right is a path of pieces. LeCun, Bottou, Bengio & Haffner (1998), *Gradient-based learning applied to
+document recognition*, section 5.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from thalweg.errors import DataError, SettingsError
 
 class Pieces(eqx.Module):
     """The pieces of a picture (h, w): the cuts around each, `spans` (a, 2), the columns `inked` (a, 2) that are left
-    without its margins, from the first to behind the last, and the `arcs` of the lattice. Batches have a leading axis."""
+    without its margins, from the first to behind the last, and the `arcs` of the lattice. A batch has an axis more."""
 
     picture: Float[Array, "h w"]
     spans: Int[Array, "a 2"]
@@ -29,8 +29,8 @@ class Pieces(eqx.Module):
 
 
 def candidates(picture: np.ndarray, apart: int = 3) -> list[int]:
-    """Where a word may be cut: at its ends, in the middle of each blank, where there is less ink than to both sides, and so
-    often that no two cuts lie more than `apart` columns from one another."""
+    """Where a word may be cut: at its ends, in the middle of each blank, where there is less ink than to both sides,
+    and so often that no two cuts lie more than `apart` columns from one another."""
     ink = np.asarray(picture, float).sum(axis=0)
     start, end = _extent(ink)
     between = np.minimum(ink[:-1], ink[1:])
@@ -48,8 +48,8 @@ def candidates(picture: np.ndarray, apart: int = 3) -> list[int]:
 
 
 def greedy(picture: np.ndarray, widest: int) -> list[int]:
-    """Cuts without a second thought: in each blank, and in what is wider than `widest` columns where it has the least ink,
-    in the middle of those alike, until nothing is."""
+    """Cuts without a second thought: in each blank, and where what is wider than `widest` columns has the least ink, of
+    places alike that nearest to its middle, until nothing is wider."""
     ink = np.asarray(picture, float).sum(axis=0)
     start, end = _extent(ink)
     cuts = sorted({start, end, *_blanks(ink, start, end)})
@@ -70,8 +70,8 @@ def greedy(picture: np.ndarray, widest: int) -> list[int]:
 def segmented(
     pictures: Sequence[np.ndarray], widest: int = 9, cuts: Sequence[Sequence[int]] | None = None
 ) -> Pieces:
-    """A batch of words as lattices of pieces of up to `widest` inked columns, between `candidates`; with `cuts` of one piece
-    between each two neighbours alone, however wide. Values are ink from 0 to 1; all pictures have one height.
+    """A batch of words as lattices of pieces of up to `widest` inked columns, between `candidates`; with `cuts` of one
+    piece between each two neighbours alone, however wide. Values are ink from 0 to 1; all pictures have one height.
 
     Raises `DataError` for a picture without ink or of another shape, `SettingsError` where no piece is wide enough.
     """

@@ -28,6 +28,7 @@ from thalweg.energy.base import Scalar
 from thalweg.energy.capabilities import (
     AbstractEmbedded,
     AbstractEncoder,
+    AbstractMarginal,
     AbstractTabular,
     AbstractZeroTemperature,
 )
@@ -48,10 +49,10 @@ COLDEST = 0.01
 HALVES = {"top": 0, "left": 1}
 
 
-class TwoTower(AbstractEmbedded, AbstractEncoder, AbstractTabular, AbstractZeroTemperature):
+class TwoTower(AbstractEmbedded, AbstractEncoder, AbstractMarginal, AbstractTabular, AbstractZeroTemperature):
     r"""\(F = \lVert G(a) - H(b) \rVert^2 / 2\tau\) of the two sides of a row, in nats: how well they match.
 
-    It says nothing about what either side looks like by itself.
+    It says nothing about what either side looks like by itself. A missing cell is read as missing.
     """
 
     towers: tuple[Network, Network]
@@ -74,8 +75,10 @@ class TwoTower(AbstractEmbedded, AbstractEncoder, AbstractTabular, AbstractZeroT
         return unit(self.towers[side](y, observed, key=key))
 
     def __call__(self, y, x=None):
-        known = jnp.ones(y.shape, bool)
-        return (1 - self.embed(y, known) @ self.embed(y, known, 1)) / self.temperature
+        return self.marginal(y, jnp.ones(y.shape, bool))
+
+    def marginal(self, y, observed, x=None):
+        return (1 - self.embed(y, observed) @ self.embed(y, observed, 1)) / self.temperature
 
     def encode(self, y, observed, x=None):
         """G(a) and H(b) side by side; 0 for a side of which nothing is known."""

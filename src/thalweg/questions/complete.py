@@ -37,6 +37,8 @@ CONDITIONALS = 256
 def method(kind: type[AbstractEnergy]) -> str | None:
     if issubclass(kind, AbstractScored):
         return None
+    if issubclass(kind, AbstractSequential):
+        return "exact: the labelling of least energy, and joint draws, of its target alone"
     if issubclass(kind, AbstractConditional):
         return f"{_method(kind)}; of its target alone"
     return _method(kind)

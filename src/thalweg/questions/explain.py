@@ -16,8 +16,9 @@ import numpy as np
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal
+from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal, AbstractSequential
 from thalweg.inference import profile
+from thalweg.questions import sequences
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import least
 from thalweg.questions.grids import candidate_grid
@@ -29,6 +30,8 @@ PAIR_CELLS, PAIR_VALUES = 8, 24
 
 
 def method(kind: type[AbstractEnergy]) -> str:
+    if issubclass(kind, AbstractSequential):
+        return "exact: the marginal of its target, given the inputs of its sequence"
     if issubclass(kind, AbstractColumnConditional):
         return "exact: the network's conditional of each cell"
     return (
@@ -48,6 +51,8 @@ def explain(
     pairs: bool,
 ) -> Explanation:
     """The release and the proposal of every cell, in the order of the space's columns."""
+    if isinstance(F, AbstractSequential):
+        return _of_labels(F, rows, energies, schema)
     known = rows
     if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
         known = Rows(least(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
@@ -69,6 +74,23 @@ def explain(
         value=schema.decode(rows.values, observed=rows.observed),
         proposal=schema.decode(proposal, observed=rows.observed),
         pairs=_pairs(F, known, rows.observed, release, grid, schema) if pairs else None,
+    )
+
+
+def _of_labels(F: AbstractSequential, rows: Rows, energies: np.ndarray, schema: Schema) -> Explanation:
+    """The release and the proposal of each row's label among its neighbours; inputs are not judged."""
+    (target,) = F.answers
+    _, log_shares = sequences.labelled(F, sequences.without(rows, F.answers))
+    known = rows.observed[:, target]
+    release, proposal = np.zeros(rows.values.shape), rows.values.copy()
+    release[:, target] = np.where(known, energies + log_shares.max(axis=1), 0.0)
+    proposal[:, target] = np.where(known, log_shares.argmax(axis=1), proposal[:, target])
+    return Explanation(
+        energy=energies,
+        release=release,
+        columns=schema.space.names,
+        value=schema.decode(rows.values, observed=rows.observed),
+        proposal=schema.decode(proposal, observed=rows.observed),
     )
 
 

@@ -10,10 +10,11 @@ from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractConditionalSampler,
     AbstractScored,
+    AbstractSequential,
     AbstractZeroTemperature,
 )
 from thalweg.errors import SettingsError
-from thalweg.questions import chains
+from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
 
 
@@ -21,7 +22,7 @@ def method(kind: type[AbstractEnergy]) -> str | None:
     if issubclass(kind, AbstractScored):
         return None
     if issubclass(kind, AbstractConditional):
-        exact = issubclass(kind, AbstractConditionalSampler)
+        exact = issubclass(kind, AbstractConditionalSampler | AbstractSequential)
         return f"{'exact' if exact else 'chains'}: draws of its target, all other columns given"
     if issubclass(kind, AbstractConditionalSampler):
         return "exact: independent draws, conditional on any columns"
@@ -41,6 +42,8 @@ def draw(
     keys = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), n)))
     if given is None and isinstance(F, AbstractDensity):
         return in_batches(_free, F, keys)
+    if given is not None and isinstance(F, AbstractSequential):
+        return sequences.drawn(F, given[:1], n, seed)
     if given is not None and isinstance(F, AbstractConditionalSampler):
         return in_batches(lambda F, k: _held(F, given.values[0], given.observed[0], k), F, keys)
     return chains.draws(walker, _nothing(F) if given is None else given[:1], n, seed, steps)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.energy.base import AbstractDensity
-from thalweg.energy.capabilities import AbstractBlurred
+from thalweg.energy.capabilities import AbstractBlurred, AbstractConditional
 from thalweg.questions.chains import Mixing, mixing
 from thalweg.report import figures
 from thalweg.report.html import LeftOut, Section, escape, facts, figure, number, table
@@ -19,6 +19,8 @@ def chains(model: Any) -> Section | LeftOut:
     """The energies of a few chains, R-hat and effective sample sizes, and what they say about draws."""
     if isinstance(model.F, AbstractDensity):
         return LeftOut("Chains", "its draws are exact and need none")
+    if isinstance(model.F, AbstractConditional):
+        return LeftOut("Chains", "the model is of its target given the other columns, which nothing draws")
     found = mixing(model._walker)
     count = len(found.chains.energies)
     reading = f"{count} chains of {number(found.steps)} steps, as every draw is the end of one; " + (

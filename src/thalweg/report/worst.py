@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from thalweg.energy.capabilities import AbstractSliding
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
 from thalweg.report.rows import Look
@@ -19,6 +20,10 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
     if look is None:
         return LeftOut(
             "Worst rows", "there are no rows to look at: `thalweg report MODEL DATA` explains those of DATA"
+        )
+    if isinstance(model.F, AbstractSliding):
+        return LeftOut(
+            "Worst rows", "single pixels do not explain what is in a window: look at what `detect` finds"
         )
     if scores is None:
         return LeftOut("Worst rows", "the model was fitted without rows that say what is usual")
