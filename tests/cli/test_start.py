@@ -18,7 +18,7 @@ HEAVY = {"jax", "equinox", "sklearn", "pyarrow", "numpy", "matplotlib", "pandas"
 def test_every_question_has_its_command():
     from thalweg.questions import QUESTIONS
 
-    assert set(QUESTIONS) | {"fit", "report", "combine", "models", "info", "demo"} == set(COMMANDS)
+    assert set(QUESTIONS) | {"fit", "report", "combine", "windows", "models", "info", "demo"} == set(COMMANDS)
 
 
 def test_the_default_recipe_is_the_library_s():
@@ -88,7 +88,7 @@ def test_each_help_has_a_meaning_and_an_example(command, capsys, monkeypatch):
         (["sample", "m", "--given", "a=1", "--given", "a=2"], "--given a=… is given twice"),
         (["combine", "a", "b", "--weights", "1;2"], "--weights needs numbers with commas between"),
         (["models", "orderles"], "did you mean 'orderless'?"),
-        (["models", "xyz"], "there are conv-ebm, gmm, ising"),
+        (["models", "xyz"], "there are classifier, conv-ebm, crf"),
     ],
 )
 def test_a_mistyped_line_is_named_and_ends_with_2(words, said, capsys):

@@ -179,9 +179,7 @@ def test_repeated_calls_are_not_traced_again():
     first = traces
     for k in range(3):
         observed = jnp.array([k == 0, k == 1])
-        minimise(
-            energy, jnp.full(2, float(k)), float(k), solver=Gradient(solver.optimiser), observed=observed
-        )
+        minimise(energy, jnp.full(2, k + 1.0), float(k), solver=Gradient(solver.optimiser), observed=observed)
     assert first > 0
     assert traces == first
 

@@ -1,5 +1,6 @@
 """What a gradient solver cannot follow: an energy that has no derivative, or one that is flat wherever it has one."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,13 +37,18 @@ def has_derivative(energy: AbstractEnergy, y: Float[Array, "..."], x: PyTree) ->
 
 def is_not_flat(energy: AbstractEnergy, y: Float[Array, "..."], x: PyTree) -> None:
     """Raise `SettingsError` where the energy differs between points and its slope is 0 at all of them, as of steps."""
-    keys = jax.random.split(jax.random.key(0), TRIED)
-    points = jnp.concatenate([y[None], jax.vmap(lambda key: energy.space.draw(key=key))(keys)])
-    energies, slopes = jax.vmap(jax.value_and_grad(lambda y: energy(y, x)))(points)
-    energies = np.asarray(energies)
-    if np.isfinite(energies).all() and np.ptp(energies) > 0 and not np.asarray(slopes).any():
+    energies, slopes = map(np.asarray, _here_and_there(energy, y, x))
+    if np.isfinite(energies).all() and np.ptp(energies) > 0 and not slopes.any():
         raise SettingsError(
             f"{type(energy).__name__} is flat between its steps: its energies differ and its slope is 0 at all of "
             f"{TRIED + 1} points, so that a gradient solver cannot move; round nothing, or search without a slope, "
             "solver=Search()"
         )
+
+
+@eqx.filter_jit
+def _here_and_there(energy: AbstractEnergy, y: Array, x: PyTree) -> tuple[Array, Array]:
+    """The energy and its slope at `y` and at reference points of the space."""
+    keys = jax.random.split(jax.random.key(0), TRIED)
+    points = jnp.concatenate([y[None], jax.vmap(lambda key: energy.space.draw(key=key))(keys)])
+    return jax.vmap(jax.value_and_grad(lambda y: energy(y, x)))(points)
