@@ -1,8 +1,8 @@
 """Handwritten words read without given cuts: with true cuts, with greedy ones, and through the lattice of all pieces.
 
 Letters of real words (OCR letters) are pasted side by side with -2 to 3 columns between them, so that some overlap and
-some touch. Each repeat trains on nine folds and is judged on the tenth; the folds are those of the data, in which all 55
-words come in every fold, so that bigrams of letters say much. The recogniser is a perceptron with one hidden layer.
+some touch. Each repeat trains on nine folds and is judged on the tenth; the folds are those of the data, in which all
+55 words come in every fold, so that bigrams of letters say much. The recogniser is a perceptron with one hidden layer.
 Steps, rates and decay were chosen with folds 0 to 2 for training and 4 for judging.
 
 Rows: how the reader was trained. "letters" knows no bigrams and "chain" does: both by the likelihood of the letters at
@@ -198,7 +198,7 @@ def picture(shown: dict[str, list[Reading]], held: Words, count: int = 6) -> Non
                 axis.text((a + b - 1) / 2, 18.5, chr(97 + code), ha="center", color=colour)
             axis.set(xticks=[], yticks=[])
             text = "".join(chr(97 + code) for code in held.texts[i])
-            axis.set_title(f"{way}: {text}" if row is axes[0] else text, fontsize=9)
+            axis.set_title(f"{way}: {text}" if axis in axes[0] else text, fontsize=9)
     figure.tight_layout()
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "handwriting.png", dpi=90)
