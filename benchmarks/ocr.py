@@ -38,7 +38,7 @@ MODELS: dict[str, tuple[bool, dict[str, str]]] = {
     "linear chain, NLL (CRF)": (True, {"network": "linear", "ridge": "3"}),
     "linear chain, hinge (structural SVM)": (
         True,
-        {"network": "linear", "loss": "hinge", "ridge": "3"},
+        {"network": "linear", "loss": "hinge", "ridge": "10"},
     ),
     "convolutional, letters alone": (False, CONV),
     "convolutional chain": (True, CONV),

@@ -14,6 +14,7 @@ import pytest
 from learning.chain import Chain
 from thalweg.energy import AbstractEnergy, Categorical, Column, Real, Record, energy_of
 from thalweg.energy.capabilities import AbstractFewAnswers
+from thalweg.energy.chain import Chain as Markov
 from thalweg.errors import SettingsError
 from thalweg.inference import Gradient
 from thalweg.learning.answers import LOSSES, HingeLoss, NegativeLogLikelihood, PerceptronLoss, answer_loss
@@ -282,6 +283,25 @@ def test_an_augmented_hinge_asks_a_margin_for_each_wrong_coordinate(kind):
     np.testing.assert_allclose(
         measured(HingeLoss(margin=1.5, augmented=True), kind), np.mean(expected), rtol=1e-5
     )
+
+
+def test_the_chains_of_the_library_are_searched_by_their_own_recursions():
+    """Two labels of three, then a place that is masked: nine labellings by hand."""
+    places, after, end = RNG.normal(size=(3, 3)), RNG.normal(size=(4, 3)), RNG.normal(size=3)
+    tables = [jnp.asarray(table, jnp.float32) for table in (places, after, end)]
+    energy = Markov(*tables, jnp.array([True, True, False]), jnp.array([True, False, False]), 1)
+    heights = (places[0] + after[3])[:, None] + after[:3] + (places[1] + end)[None]
+    labels = [(0, 0), (2, 1), (1, 2)]
+    pairs = Pairs(None, jnp.array([[a, b, 0] for a, b in labels], jnp.float32))
+
+    def of(name):
+        return answer_loss(name, margin=2.0, beta=BETA)(energy, pairs, None, key=KEY)[0]
+
+    found = jax.jit(lambda: {name: of(name) for name in LOSSES})()
+    for name, (other, value, _) in TABLE.items():
+        rows = [of_answers(heights.reshape(-1), np.zeros((9, 1)), 3 * a + b) for a, b in labels]
+        expected = np.mean([value(row["right"][0], row[other][0]) for row in rows])
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import thalweg
+from thalweg.asking import ANSWERS
 from thalweg.energy.spaces import Column, Record
 from thalweg.errors import DataError, NotAnswered, SchemaError, SettingsError
 from thalweg.models.implicit import LOSSES, Settings, build
@@ -58,6 +59,10 @@ def test_all_modes_are_returned_with_their_probabilities(model):
         found.energy, model.energy({"x": x[found.row], "y": np.asarray(found.answer["y"])}), atol=0.02
     )
     assert found.of(1).column("probability").to_pylist() == found.probability[2:4].tolist()
+    # The same on the command line, a line an answer.
+    table = ANSWERS["predict"](model, pa.table({"x": x}), modes=True)
+    assert table.column_names == ["row", "y", "energy", "probability"]
+    assert table.num_rows == 6
     # The mean lies between the branches, where there is no answer; the value is one of them.
     answer = model.predict({"x": x})
     assert np.abs(answer.mean + 0.4 * middle).max() < 0.08

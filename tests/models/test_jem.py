@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import thalweg
+from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
 from thalweg.data.schema import Schema
 from thalweg.errors import SettingsError
@@ -54,5 +56,10 @@ def test_what_is_no_labelled_picture_is_refused():
         thalweg.fit("digits", "jem", **FEW)
     with pytest.raises(SettingsError, match="convolutions are for images"):
         thalweg.fit("wine", "jem", target="target", **FEW)
-    with pytest.raises(SettingsError, match="is a number"):
-        thalweg.fit("digits", "jem", target="pixel_3_3", **FEW)
+    digits = load("digits")
+    ink = np.linspace(0.0, 1.0, digits.table.num_rows)
+    inked = Dataset(digits.table.append_column("ink", pa.array(ink)), "digits", digits.grid)
+    with pytest.raises(SettingsError, match="predicts a category, and 'ink' is a number"):
+        thalweg.fit(inked, "jem", target="ink", **FEW)
+    with pytest.raises(SettingsError, match="pictures with a label, and 'ink' is neither"):
+        thalweg.fit(inked, "jem", target="label", **FEW)

@@ -53,7 +53,8 @@ def _words(name: str, column: pa.ChunkedArray, decided: str | None, here: str) -
 
 
 def _vocabulary(name: str, values: pa.ChunkedArray, here: str) -> ColumnSchema:
-    """The values that occur at least `LEAST_WORDS` times, the most frequent `MOST_WORDS` of them, sorted."""
+    """The values that occur at least `LEAST_WORDS` times, the most frequent `MOST_WORDS` of them, sorted; a constant
+    where they are not two."""
     counted = pc.value_counts(values.drop_null())
     words, counts = counted.field("values"), counted.field("counts")
     frequent = pc.filter(words, pc.greater_equal(counts, LEAST_WORDS))
@@ -61,9 +62,7 @@ def _vocabulary(name: str, values: pa.ChunkedArray, here: str) -> ColumnSchema:
         order = pc.sort_indices(counts, sort_keys=[("", "descending")])
         frequent = words.take(order.slice(0, MOST_WORDS))
     if len(frequent) < 2:
-        raise DataError(
-            f"{here}: hardly a word occurs twice, so nothing can be learned from them: drop the column"
-        )
+        return ColumnSchema(name, "constant", "null", levels=(None,), missing=len(values))
     levels = frequent.take(pc.sort_indices(frequent))
     missing = len(values) - pc.sum(pc.is_in(values, value_set=levels)).as_py()
     return ColumnSchema(name, "word", "null", levels=level_tuple(levels), missing=missing)

@@ -148,7 +148,7 @@ def moments(scores: Scores) -> tuple[Moments, Factors]:
     fast = Moments(forth.log_z, jnp.einsum("t...w,t->tw", both, counts), jnp.zeros_like(scores.pairs))
     slow = jax.lax.cond(exact, lambda: jax.tree.map(jnp.zeros_like, fast), lambda: moments_in_logs(scores))
     found = jax.tree.map(lambda f, s: jnp.where(exact, f, s), fast, slow)
-    return found, Factors(forth.before, jnp.where(exact, onward, 0))
+    return found, Factors(*(jnp.where(exact, factor, 0) for factor in (forth.before, onward)))
 
 
 @log_partition.defjvp
