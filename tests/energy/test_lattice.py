@@ -10,7 +10,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import chisquare
 
-from thalweg.energy.arcs import Arcs, stacked
+from thalweg.energy.arcs import Arcs, path_lengths, stacked
 from thalweg.energy.lattice import Lattice, LatticeEnergy, lattice_of
 from thalweg.errors import SettingsError
 from thalweg.inference.exact import draws, lowest, marginals
@@ -134,6 +134,10 @@ def test_ragged_graphs_are_one_batch():
         return Lattice(graph, energies, jnp.asarray(TRANSITIONS))
 
     energy = LatticeEnergy(network, len(PAIRS), SYMBOLS)
+    fewest, most = path_lengths(arcs)
+    lengths = [[len(path) for path in paths(*case)] for case in cases]
+    np.testing.assert_array_equal(fewest, [min(of) for of in lengths])
+    np.testing.assert_array_equal(most, [max(of) for of in lengths])
     costs = drawn(len(PAIRS), SYMBOLS + 1)
     dear = energy.with_costs(jnp.asarray(costs))
     x = (arcs, jnp.asarray(energies))

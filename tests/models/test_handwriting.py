@@ -157,7 +157,7 @@ def test_losses_are_those_of_all_paths():
     np.testing.assert_allclose(total, wrong, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["nll", "hinge"])
+@pytest.mark.parametrize("loss", ["nll", pytest.param("hinge", marks=pytest.mark.slow)])
 def test_it_learns_to_read_from_words_alone(loss):
     pictures, texts, _ = words(300, 2)
     pieces = segmented(pictures[:200], widest=6)
@@ -191,6 +191,13 @@ def test_words_that_no_path_spells_do_not_count():
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
+def started(texts):
+    pieces = segmented([pasted([0], [])[0]] * 2, widest=6)
+    return Spelling().init(
+        reader(pieces, 3, key=jax.random.key(0)), Pairs(pieces, coded(texts)), key=jax.random.key(0)
+    )
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
@@ -199,6 +206,11 @@ def test_words_that_no_path_spells_do_not_count():
         (lambda: segmented([]), DataError, "one word at least"),
         (lambda: segmented([np.ones((4, 9))], widest=2), SettingsError, "at least 3 wide"),
         (lambda: coded([[1], []]), DataError, "word 1 has no letters"),
+        (
+            lambda: started([[0], [0] * 30]),
+            DataError,
+            "1 words have more or fewer.*word 1 has 30, and its .*widest",
+        ),
         (lambda: Spelling("square"), SettingsError, "perceptron, hinge or nll"),
     ],
 )

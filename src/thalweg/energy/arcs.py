@@ -69,6 +69,21 @@ def stacked(graphs: Sequence[Arcs]) -> Arcs:
     return jax.tree.map(lambda *parts: jnp.asarray(np.stack(parts)), *filled)
 
 
+def path_lengths(graphs: Arcs) -> tuple[np.ndarray, np.ndarray]:
+    """How many arcs the shortest and the longest path of each of `stacked` graphs have; made on the host."""
+    sources, incoming, ends = (np.asarray(part) for part in (graphs.sources, graphs.incoming, graphs.end))
+    (count, arcs), nodes = sources.shape, incoming.shape[1]
+    fewest, most = np.full((count, nodes), np.inf), np.full((count, nodes), -np.inf)
+    fewest[:, 0] = most[:, 0] = 0
+    rows = np.arange(count)[:, None]
+    for node in range(1, nodes):
+        into = incoming[:, node]
+        before = sources[rows, np.minimum(into, arcs - 1)]
+        fewest[:, node] = np.where(into < arcs, fewest[rows, before] + 1, np.inf).min(axis=1)
+        most[:, node] = np.where(into < arcs, most[rows, before] + 1, -np.inf).max(axis=1)
+    return fewest[rows[:, 0], ends].astype(int), most[rows[:, 0], ends].astype(int)
+
+
 def _filled(graph: Arcs, arcs: int, nodes: int, degree: int) -> Arcs:
     sources, targets, incoming, end, used = (np.asarray(part) for part in jax.tree.leaves(graph))
     more, (n, d) = (0, arcs - len(used)), incoming.shape

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from thalweg.energy.arcs import path_lengths
 from thalweg.energy.base import Scalar
 from thalweg.energy.lattice import Lattice, LatticeEnergy
 from thalweg.errors import DataError, SettingsError
@@ -123,6 +124,19 @@ class Spelling(AbstractObjective):
     def __check_init__(self):
         if self.loss not in ("perceptron", "hinge", "nll"):
             raise SettingsError(f"words are read by perceptron, hinge or nll, not {self.loss!r}")
+
+    def init(self, energy, data, *, key):
+        """Raises `DataError` for words of more or fewer letters than their pictures have pieces."""
+        lengths = np.sum(np.asarray(data.y) >= 0, axis=1)
+        fewest, most = path_lengths(data.x.arcs)
+        wrong = np.flatnonzero((lengths < fewest) | (lengths > most))
+        if len(wrong):
+            i = wrong[0]
+            raise DataError(
+                f"{len(wrong)} words have more or fewer letters than their pictures can be cut into: word {i} has "
+                f"{lengths[i]}, and its picture {fewest[i]} to {most[i]} pieces. Leave them out, allow wider pieces "
+                "(segmented(…, widest=…)), or give cuts that suit"
+            )
 
     def __call__(self, energy, batch, memory, *, key):
         found, readable = jax.vmap(lambda x, word: self.of_word(energy, x, word))(batch.x, batch.y)
