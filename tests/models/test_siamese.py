@@ -154,7 +154,7 @@ def test_pictures_are_moved_mirrored_and_lit():
         ({"each": 1}, "at least 2 rows of 2 classes"),
         ({"each": 4, "batch": 6}, "at least 2 rows of 2 classes"),
         ({"size": 1}, "at least 2 numbers, not 1"),
-        ({"shift": -1}, "shift and light are at least 0, not -1"),
+        ({"shift": -1}, "a shift is a number of pixels, not -1"),
         ({"target": "whom"}, "whom"),
     ],
 )

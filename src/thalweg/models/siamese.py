@@ -115,8 +115,8 @@ class Settings(NetworkSettings):
             )
         if self.size < 2:
             raise SettingsError(f"an embedding has at least 2 numbers, not {self.size}")
-        if self.shift < 0 or self.light < 0:
-            raise SettingsError(f"shift and light are at least 0, not {self.shift} and {self.light:g}")
+        if self.light < 0:
+            raise SettingsError(f"light is at least 0, not {self.light:g}")
         if self.each < 2 or self.batch < 2 * self.each:
             raise SettingsError(
                 f"a batch needs at least 2 rows of 2 classes, not {self.each} of each in {self.batch} rows"
@@ -127,7 +127,9 @@ def build(space: Record, settings: Settings, initial: Initial) -> Siamese:
     """The network before training, and no prototypes."""
     target = place_of(space, settings.target)
     size = category(space, target, "siamese").size
-    network = network_of(Inputs(space, (target,)), settings.size, settings, initial, spread=1.0)
+    # Pictures are varied before the network reads them, so that it need not move them once more.
+    still = replace(settings, shift=0)
+    network = network_of(Inputs(space, (target,)), settings.size, still, initial, spread=1.0)
     return Siamese(network, initial.zeros(size, settings.size), settings.temperature)
 
 
