@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -20,6 +21,8 @@ from thalweg.errors import DataError, DataWarning, Interrupted
 
 class Stub:
     """A model whose energy does what the test wants."""
+
+    schema = SimpleNamespace(sequence=None)
 
     def __init__(self, energy):
         self.energy = energy

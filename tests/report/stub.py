@@ -50,7 +50,7 @@ class StubSchema:
                     values[row, i] = levels.index(cell) if levels else cell
         return Rows(values, observed, np.zeros(len(values), int))
 
-    def decode(self, values, *, observed=None, like=None) -> pa.Table:
+    def decode(self, values, *, observed=None, sequence=None, like=None) -> pa.Table:
         columns: dict[str, Any] = {}
         for column in self.columns:
             if column.kind == "constant":

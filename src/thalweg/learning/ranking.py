@@ -108,10 +108,9 @@ class AbstractLists(AbstractObjective):
         losses = jax.vmap(self.of_list)(scores, relevance, batch.present)
         pairs = jax.vmap(better)(relevance, batch.present)
         ordered = pairs & (scores[:, :, None] > scores[:, None, :])
-        lists, all_pairs = (
-            jnp.maximum(jnp.sum(n), 1).astype(scores.dtype) for n in (jnp.any(pairs, (1, 2)), pairs)
-        )
-        return jnp.sum(losses) / lists, (
+        counted = jnp.any(pairs, (1, 2))
+        lists, all_pairs = (jnp.maximum(jnp.sum(n), 1).astype(scores.dtype) for n in (counted, pairs))
+        return jnp.sum(jnp.where(counted, losses, 0.0)) / lists, (
             memory,
             {"in_order": jnp.sum(ordered).astype(scores.dtype) / all_pairs},
         )
