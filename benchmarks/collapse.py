@@ -33,12 +33,12 @@ from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Run
-from thalweg.learning.search import Search
+from thalweg.learning.search import AnswerSearch
 from thalweg.learning.trainer import Trainer
 
 BATCH, ROWS, RATE = 4, 200, 0.02
 BOX = Real((1,), -1.0, 1.0)
-SEARCH = Search(starts=4, radius=0.3, nodes=20, solver=Gradient(optax.adam(0.1), steps=10))
+SEARCH = AnswerSearch(starts=4, radius=0.3, nodes=20, solver=Gradient(optax.adam(0.1), steps=10))
 GRID = jnp.linspace(-1.0, 1.0, 101)
 SNAPSHOTS = (0, 3, 10, 20, 40)
 

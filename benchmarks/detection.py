@@ -47,7 +47,7 @@ from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Run
 from thalweg.nn.initial import drawn
 from thalweg.nn.windows import WindowNetwork
-from thalweg.questions.detect import Search, detect
+from thalweg.questions.detect import WindowSearch, detect
 from thalweg.questions.pyramid import levels
 from thalweg.report.boxes import draw
 
@@ -220,7 +220,7 @@ def of_classifier(train: np.ndarray, boxes: Boxes, test: np.ndarray, seed: int) 
     training = time.perf_counter() - began
 
     def find(pictures):
-        return detect(result.energy, open_pictures(pictures), LABELS, Search(threshold=0.5))
+        return detect(result.energy, open_pictures(pictures), LABELS, WindowSearch(threshold=0.5))
 
     return _timed(find, test, training)
 

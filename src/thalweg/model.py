@@ -264,13 +264,13 @@ class Model:
         """What is where in pictures of any size: boxes with a label, an energy and a probability, for a `detector`.
 
         `pictures` are a folder, a file, an array (n, height, width) or (n, height, width, channels), or a list of
-        arrays; the keywords are those of `thalweg.questions.detect.Search`: `threshold`, `overlap`, `smallest`,
+        arrays; the keywords are those of `thalweg.questions.detect.WindowSearch`: `threshold`, `overlap`, `smallest`,
         `largest`, `step`. Raises `NotAnswered` for another energy, `DataError` for pictures that cannot be searched.
         """
         finding.check(self.F)
         shown = open_pictures(pictures, self.channels)
         labels, shades = finding.labels_of(self.F, self.schema), finding.shades_of(self.schema)
-        return finding.detect(self.F, shown, labels, finding.Search(**search), shades)
+        return finding.detect(self.F, shown, labels, finding.WindowSearch(**search), shades)
 
     @property
     def channels(self) -> int | None:

@@ -247,7 +247,10 @@ def square(side, table):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: square(40, jnp.eye(2)).free_energy(), r"tables of at least [\d,]+ entries.*thalweg.inference.loopy"),
+        (
+            lambda: square(40, jnp.eye(2)).free_energy(),
+            r"tables of at least [\d,]+ entries.*thalweg.inference.loopy",
+        ),
         (lambda: Factor((0, 0), jnp.eye(2)), "different variables"),
         (lambda: Factor([(0, 1), (2,)], jnp.eye(2)), "all of as many variables"),
         (lambda: Factor((0,), jnp.array([0.0, -jnp.inf])), r"forbid by \+inf"),

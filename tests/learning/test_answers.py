@@ -20,13 +20,13 @@ from thalweg.learning.answers import LOSSES, HingeLoss, NegativeLogLikelihood, P
 from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.penalty import Ridge
 from thalweg.learning.rows import Pairs
-from thalweg.learning.search import Search
+from thalweg.learning.search import AnswerSearch
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 BETA = 0.7
 FEATURES = RNG.normal(size=(5, 4))
-SEARCH = Search(starts=6, nodes=64, shifted=False, solver=Gradient(optax.adam(0.05), steps=150))
+SEARCH = AnswerSearch(starts=6, nodes=64, shifted=False, solver=Gradient(optax.adam(0.05), steps=150))
 
 
 class Listed(AbstractFewAnswers):
@@ -324,7 +324,7 @@ def test_a_shifted_grid_is_right_on_average():
     """A valley narrower than the gaps between nodes: any one shift may miss it, their mean does not."""
     space = Real((1,), -1.0, 1.0)
     narrow = energy_of(lambda y, x: ((y[0] - x) / 0.01) ** 2 / 2, space)
-    search = Search(nodes=10)
+    search = AnswerSearch(nodes=10)
 
     def integral(key):
         answers = search.answers(narrow, jnp.zeros(1), jnp.array(0.3), jnp.zeros((1, 1)), key=key)
@@ -337,7 +337,7 @@ def test_a_shifted_grid_is_right_on_average():
 
 def test_an_integral_over_a_plane():
     plane = energy_of(lambda y, x: jnp.sum((y - x) ** 2), Real((2,), -1.0, 1.0))
-    search = Search(nodes=40, shifted=False)
+    search = AnswerSearch(nodes=40, shifted=False)
 
     def free_energy(x):
         return search.answers(plane, jnp.zeros(2), x, jnp.zeros((1, 2)), key=KEY).free_energy(1.0)
@@ -351,7 +351,7 @@ def test_an_integral_over_a_plane():
 def test_a_right_answer_in_a_corner_still_has_a_wrong_one():
     """The ball leaves the box on both sides of the corner; what is pushed out of it comes back into it."""
     corner = energy_of(lambda y, x: jnp.sum((y - 1) ** 2), Real((2,), -1.0, 1.0))
-    search = Search(starts=16, radius=0.5)
+    search = AnswerSearch(starts=16, radius=0.5)
 
     def wrong(y):
         return search.answers(corner, y, jnp.zeros(()), jnp.zeros((1, 2)), key=KEY).wrong()[0]
@@ -390,7 +390,7 @@ ONE = Pairs(jnp.zeros((2, 1)), jnp.zeros((2, 40)))
     [
         (lambda: answer_loss("hing"), "there is no loss 'hing': did you mean 'hinge'"),
         (lambda: answer_loss("nll", beta=0.0), "an inverse temperature is above 0, not 0.0"),
-        (lambda: Search(starts=0), "a search has at least one answer, one start"),
+        (lambda: AnswerSearch(starts=0), "a search has at least one answer, one start"),
         (
             lambda: HingeLoss()(energy_of(lambda y, x: 0.0, Categorical((40,), 2)), ONE, None, key=KEY),
             "1,099,511,627,776 answers to an input are more than the 4,096 that are enumerated: give the energy an "

@@ -19,11 +19,11 @@ from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.penalty import Ridge
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Run
-from thalweg.learning.search import Search
+from thalweg.learning.search import AnswerSearch
 
 KEY = jax.random.key(0)
 GRID = jnp.linspace(-1.0, 1.0, 101)
-SEARCH = Search(starts=4, radius=0.3, solver=Gradient(optax.adam(0.1), steps=10))
+SEARCH = AnswerSearch(starts=4, radius=0.3, solver=Gradient(optax.adam(0.1), steps=10))
 
 
 class Branch(eqx.Module):

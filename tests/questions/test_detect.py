@@ -11,7 +11,7 @@ from thalweg.energy import Real
 from thalweg.energy.base import FunctionEnergy
 from thalweg.energy.capabilities import AbstractSliding
 from thalweg.errors import DataError, NotAnswered, SettingsError
-from thalweg.questions.detect import Search, detect
+from thalweg.questions.detect import WindowSearch, detect
 from thalweg.questions.pyramid import levels, packed, pieces, sheets, side_of
 
 HEIGHT, WIDTH, STRIDE = 6, 8, 2
@@ -66,7 +66,7 @@ def test_every_window_of_pictures_of_any_size_is_judged():
     # The last is larger than a sheet, and cut.
     shown = [rng.normal(0, 5, shape) for shape in [(6, 8), (40, 31), (23, 300)]]
     # Nothing is suppressed by a union that overlaps by no more than all of it.
-    search = Search(threshold=0.55, overlap=1.0, step=1.5)
+    search = WindowSearch(threshold=0.55, overlap=1.0, step=1.5)
     found = detect(Bright(), open_pictures(shown), ("one", "two"), search)
     for number, picture in enumerate(shown):
         expected = every_window(picture[..., None], search)
@@ -84,7 +84,7 @@ def test_of_what_overlaps_the_most_probable_stays():
     picture = np.zeros((60, 60))
     picture[20:26, 30:38] = 1.0
     picture[44:50, 6:14] = -1.0
-    found = detect(Bright(), open_pictures(picture), ("one", "two"), Search(largest=1.0))
+    found = detect(Bright(), open_pictures(picture), ("one", "two"), WindowSearch(largest=1.0))
     assert found.label[found.probability > 0.75].tolist() == ["one", "two"]
     np.testing.assert_allclose(found.place[:2], [[30, 20, 8, 6], [6, 44, 8, 6]])
     assert found.energy[:2] == pytest.approx(0, abs=1e-6)
@@ -143,7 +143,7 @@ def test_scales_go_from_the_smallest_to_what_fills_the_picture():
 )
 def test_a_search_that_cannot_be_is_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
-        Search(**settings)
+        WindowSearch(**settings)
 
 
 def test_a_picture_smaller_than_the_window_and_an_energy_that_does_not_slide_are_refused():
@@ -151,10 +151,10 @@ def test_a_picture_smaller_than_the_window_and_an_energy_that_does_not_slide_are
     with pytest.raises(
         DataError, match=r"the list, picture 1 is 60×5 pixels, smaller than the least window of 8×6"
     ):
-        detect(Bright(), small, ("one", "two"), Search())
-    assert len(detect(Bright(), small, ("one", "two"), Search(smallest=0.5, threshold=1.0))) == 0
+        detect(Bright(), small, ("one", "two"), WindowSearch())
+    assert len(detect(Bright(), small, ("one", "two"), WindowSearch(smallest=0.5, threshold=1.0))) == 0
     flat = FunctionEnergy(lambda y: jnp.sum(y), Real((2,)))
     with pytest.raises(
         NotAnswered, match="FunctionEnergy does not look for objects in pictures: fit detector"
     ):
-        detect(flat, small, (), Search())
+        detect(flat, small, (), WindowSearch())

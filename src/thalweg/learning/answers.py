@@ -20,9 +20,9 @@ from thalweg.learning.answer_sets import AbstractAnswers
 from thalweg.learning.contrast import contrast
 from thalweg.learning.objective import AbstractObjective, EnergyLoss
 from thalweg.learning.rows import Pairs
-from thalweg.learning.search import Search
+from thalweg.learning.search import AnswerSearch
 
-_SEARCH = Search()
+_SEARCH = AnswerSearch()
 
 
 class AbstractAnswerLoss(AbstractObjective):
@@ -33,7 +33,7 @@ class AbstractAnswerLoss(AbstractObjective):
     `answer_spread`, by how much the energies of the answers of two rows differ at one input.
     """
 
-    search: eqx.AbstractVar[Search]
+    search: eqx.AbstractVar[AnswerSearch]
 
     @abstractmethod
     def of_row(self, answers: AbstractAnswers) -> tuple[Scalar, Scalar]:
@@ -63,7 +63,7 @@ class PerceptronLoss(AbstractAnswerLoss):
 
     measures_progress: ClassVar[bool] = False
     collapses: ClassVar[bool] = True
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def of_row(self, answers):
         right, least = answers.at(answers.y), answers.least()
@@ -81,7 +81,7 @@ class HingeLoss(AbstractAnswerLoss):
 
     margin: float = 1.0
     augmented: bool = False
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def of_row(self, answers):
         right = answers.at(answers.y)
@@ -106,7 +106,7 @@ class AbstractMarginLoss(AbstractAnswerLoss):
 class LogLoss(AbstractMarginLoss):
     r"""\(\log(1 + e^{E_C - E_I})\), a hinge without a corner. Eq. 12."""
 
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def functional(self, right, wrong):
         return losses.log(right, wrong)
@@ -125,7 +125,7 @@ class LVQ2(AbstractMarginLoss):
     collapses: ClassVar[bool] = True
     ceiling: float = 1.0
     window: float | None = None
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def functional(self, right, wrong):
         if self.window is None:
@@ -139,7 +139,7 @@ class MCE(AbstractMarginLoss):
     Juang, Chou & Lee (1997), *Minimum classification error rate methods for speech recognition*.
     """
 
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def functional(self, right, wrong):
         return losses.mce(right, wrong)
@@ -153,7 +153,7 @@ class SquareSquare(AbstractMarginLoss):
     """
 
     margin: float = 1.0
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def functional(self, right, wrong):
         return losses.square_square(right, wrong, self.margin)
@@ -166,7 +166,7 @@ class SquareExponential(AbstractMarginLoss):
     """
 
     weight: float = 1.0
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def functional(self, right, wrong):
         return losses.square_exponential(right, wrong, self.weight)
@@ -180,7 +180,7 @@ class NegativeLogLikelihood(AbstractAnswerLoss):
     """
 
     beta: float = 1.0
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def __check_init__(self):
         _require_positive(self.beta)
@@ -198,7 +198,7 @@ class MEE(AbstractAnswerLoss):
     """
 
     beta: float = 1.0
-    search: Search = _SEARCH
+    search: AnswerSearch = _SEARCH
 
     def __check_init__(self):
         _require_positive(self.beta)

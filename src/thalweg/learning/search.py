@@ -18,7 +18,7 @@ from thalweg.learning.answer_sets import AbstractAnswers, Enumerated, Few, Struc
 _DESCENT = Gradient(optax.adam(0.05), steps=50)
 
 
-class Search(eqx.Module):
+class AnswerSearch(eqx.Module):
     """How the answers of an energy are searched, where it cannot search them itself.
 
     Finite answers are enumerated up to `largest`. Real ones are sought by descent with `solver` from `starts` points:
@@ -78,7 +78,7 @@ class Search(eqx.Module):
             raise SettingsError(
                 f"{count:,} answers to an input are more than the {self.largest:,} that are enumerated: give the "
                 "energy an inference of its own (AbstractStructured: a chain, a tree, a lattice), or let more be "
-                "enumerated (Search(largest=…))"
+                "enumerated (AnswerSearch(largest=…))"
             )
         return lattice(space)
 

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
@@ -27,9 +26,9 @@ from thalweg.energy.capabilities import (
     AbstractFewAnswers,
 )
 from thalweg.learning.answers import LOSSES, answer_loss
-from thalweg.learning.fit import fit
 from thalweg.learning.run import Fit
 from thalweg.models.answered import Noisy, answered, pairs_of
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Seen
 from thalweg.models.recipe import Problem, setting
 
@@ -117,24 +116,16 @@ def learned(
     validation = problem.validation[problem.validation.observed[:, answers[0]]]
     objective = answer_loss(settings.loss, margin=settings.margin)
     judged = len(validation) > 0 and objective.measures_progress
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.steps // 20, settings.steps
-    )
-    result = fit(
+    result = by_adam(
+        problem,
         energy,
         pairs_of(rows, answers),
         Noisy(objective, settings.hide),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=settings.decay)
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        held_out=pairs_of(validation, answers) if judged else None,
-        patience=settings.patience if judged else None,
-        measure_every=max(1, settings.steps // 40),
-        averaging=0.99,
         key=key,
-        run=problem.run,
+        held_out=pairs_of(validation, answers) if judged else None,
+        patience=settings.patience,
+        clip=1.0,
+        decay=settings.decay,
     )
     assert isinstance(result.energy, AbstractFewAnswers)
     return result, jnp.float32(calibrated(result.energy, validation if len(validation) else rows, answers))

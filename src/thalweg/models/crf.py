@@ -20,7 +20,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float
 from scipy.optimize import minimize_scalar
 
@@ -33,12 +32,12 @@ from thalweg.energy.packing import neighbours
 from thalweg.energy.spaces import Categorical, Record
 from thalweg.errors import SettingsError
 from thalweg.learning.answers import LOSSES, answer_loss
-from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractAround, AbstractObjective
 from thalweg.learning.penalty import Ridge
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Fit
 from thalweg.models.answered import category
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Elements, Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
@@ -275,24 +274,18 @@ def train(problem: Problem) -> Fit:
     pairs = laid_out(problem.rows, target, together=together)
     objective = objective_for(settings, len(problem.rows))
     judged = len(problem.validation) > 0 and objective.measures_progress
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.steps // 20, settings.steps
-    )
-    result = fit(
+    result = by_adam(
+        problem,
         replace(start.energy, length=pairs.y.shape[1]),
         pairs,
         objective,
-        optimiser=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
-        steps=settings.steps,
-        batch=settings.batch,
+        key=fit_key,
         held_out=laid_out(problem.validation, target, together=together, width=pairs.y.shape[1])
         if judged
         else None,
-        patience=settings.patience if judged else None,
-        measure_every=max(1, settings.steps // 30),
-        averaging=0.99,
-        key=fit_key,
-        run=problem.run,
+        patience=settings.patience,
+        clip=1.0,
+        looks=30,
     )
     assert isinstance(result.energy, LabelChain)
     energy = replace(result.energy, length=0)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thalweg.data.rows import Rows
@@ -31,13 +30,13 @@ from thalweg.energy.reference import Reference
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
 from thalweg.learning.counterexamples import AnswerContrast, InfoNCE, Moved, Near, Uniform
-from thalweg.learning.fit import fit
 from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import Pairs
 from thalweg.learning.run import Fit
 from thalweg.models.answerbox import AnswerBox
 from thalweg.models.answered import Noisy, answered, number_places, numbers_of
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -245,25 +244,16 @@ def train(problem: Problem) -> Fit:
     start = Answers(build(space, settings, drawn(init_key)))
     answers = start.energy.answers
     held_out = _held_out(problem.validation, answers, settings)
-    result = fit(
+    result = by_adam(
+        problem,
         start,
         numbers_of(answered(problem.rows, answers, space.names), answers),
         Noisy(Blurred(objective_for(start, settings), start.energy.box.bins)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0),
-            optax.adamw(
-                optax.cosine_decay_schedule(settings.learning_rate, settings.steps),
-                weight_decay=settings.decay,
-            ),
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        held_out=held_out,
-        patience=None if held_out is None else settings.patience,
-        measure_every=max(1, settings.steps // 40),
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        held_out=held_out,
+        patience=settings.patience,
+        warm=False,
+        decay=settings.decay,
     )
     assert isinstance(result.energy, Answers)
     return replace(result, energy=result.energy.energy)

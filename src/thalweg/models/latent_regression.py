@@ -42,11 +42,11 @@ from thalweg.energy.spaces import AbstractSpace, Categorical, Real, Record
 from thalweg.errors import SettingsError
 from thalweg.inference.descend import Descend
 from thalweg.inference.gradient import Gradient
-from thalweg.learning.fit import fit
 from thalweg.learning.objective import EnergyLoss
 from thalweg.learning.run import Fit
 from thalweg.models.answerbox import AnswerBox
 from thalweg.models.answered import Noisy, answered, number_places, numbers_of
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Inputs, Seen
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -398,25 +398,16 @@ def train(problem: Problem) -> Fit:
     answers = start.energy.answers
     known = np.flatnonzero(problem.validation.observed[:, list(answers)].all(axis=1))
     held_out = numbers_of(problem.validation[known], answers) if len(known) else None
-    result = fit(
+    result = by_adam(
+        problem,
         start,
         numbers_of(answered(problem.rows, answers, space.names), answers),
         Noisy(Blurred(EnergyLoss(), start.energy.box.bins)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0),
-            optax.adamw(
-                optax.cosine_decay_schedule(settings.learning_rate, settings.steps),
-                weight_decay=settings.decay,
-            ),
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        held_out=held_out,
-        patience=None if held_out is None else settings.patience,
-        measure_every=max(1, settings.steps // 40),
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        held_out=held_out,
+        patience=settings.patience,
+        warm=False,
+        decay=settings.decay,
     )
     assert isinstance(result.energy, Trained)
     return replace(result, energy=result.energy.energy)

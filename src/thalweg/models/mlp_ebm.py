@@ -17,14 +17,12 @@ from dataclasses import dataclass, replace
 import equinox as eqx
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.capabilities import AbstractTabular, AbstractTempered
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
-from thalweg.learning.fit import fit
 from thalweg.learning.noise import NoiseContrastive
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit
@@ -32,6 +30,7 @@ from thalweg.learning.samples import ContrastiveDivergence
 from thalweg.learning.scores import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
 from thalweg.models import background
 from thalweg.models.background import Background
+from thalweg.models.descent import by_adam
 from thalweg.models.embedding import Embedding
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.models.relaxation import Blurred, bins, relaxed, steps_of_numbers
@@ -136,23 +135,17 @@ def train(problem: Problem) -> Fit:
     embedding = mixture.embedding
     start = build(mixture, settings, drawn(init_key)).over(Embedding(relaxed(space), embedding.scale))
     held_out = _held_out(problem.validation, settings)
-    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
-    result = fit(
+    result = by_adam(
+        problem,
         start,
         points(problem.rows, partial=settings.loss in CHAINS),
         Blurred(objective_for(start, settings), bins(space)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0),
-            optax.adamw(schedule, weight_decay=settings.decay, mask=_learned),
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        held_out=held_out,
-        patience=None if held_out is None else settings.patience,
-        measure_every=max(1, settings.steps // 40),
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        held_out=held_out,
+        patience=settings.patience,
+        warm=False,
+        decay=settings.decay,
+        decayed=_learned,
     )
     assert isinstance(result.energy, Bent)
     return replace(result, energy=result.energy.over(embedding))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from thalweg.data.rows import Rows
@@ -24,11 +23,11 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.capabilities import AbstractEncoder, AbstractTabular
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError
-from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.rows import whole
 from thalweg.learning.run import Fit
 from thalweg.learning.samples import ContrastiveDivergence
+from thalweg.models.descent import by_adam
 from thalweg.models.embedding import Embedding
 from thalweg.models.recipe import Problem, Recipe, setting
 from thalweg.models.relaxation import Blurred, bins, relaxed, steps_of_numbers
@@ -164,19 +163,13 @@ def train(problem: Problem) -> Fit:
     over = Embedding(relaxed(space), embedding.scale)
     start = Whitened(build(over, settings, drawn(init_key)), _whitening(embedding, problem.rows))
     objective = objective_for(over.space, settings)
-    result = fit(
+    result = by_adam(
+        problem,
         start,
         points(problem.rows, partial=isinstance(objective, ContrastiveDivergence)),
         Blurred(objective, bins(space, settings.jitter)),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0),
-            optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps)),
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        warm=False,
     )
     assert isinstance(result.energy, Whitened)
     return replace(result, energy=replace(result.energy.folded, embedding=embedding))

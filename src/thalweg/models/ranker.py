@@ -17,7 +17,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Float
 
 from thalweg.data.rows import Rows
@@ -29,11 +28,11 @@ from thalweg.energy.capabilities import (
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, SettingsError
-from thalweg.learning.fit import fit
 from thalweg.learning.groups import Groups, groups
 from thalweg.learning.ranking import AbstractLists, LambdaRank, ListNet, RankNet
 from thalweg.learning.run import Fit
 from thalweg.models.answered import answered
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Inputs
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
@@ -128,24 +127,16 @@ def train(problem: Problem) -> Fit:
     init_key, fit_key = jax.random.split(problem.key)
     start = build(space, settings, drawn(init_key))
     lists, held_out = lists_of(problem.rows, space, settings)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.steps // 20, settings.steps
-    )
-    return fit(
+    return by_adam(
+        problem,
         start,
         lists,
         objective_for(settings),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=settings.decay)
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        held_out=held_out,
-        patience=None if held_out is None else settings.patience,
-        measure_every=max(1, settings.steps // 40),
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        held_out=held_out,
+        patience=settings.patience,
+        clip=1.0,
+        decay=settings.decay,
     )
 
 

@@ -17,20 +17,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.capabilities import AbstractEmbedded, AbstractEncoder, AbstractTabular
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, SettingsError
-from thalweg.learning.fit import fit
 from thalweg.learning.groups import groups
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.pairs import Contrastive, InfoNCE, Triplet
 from thalweg.learning.run import Fit
 from thalweg.models.answered import answered, category
 from thalweg.models.classes import AbstractClasses
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Inputs
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, place_of, setting
@@ -147,22 +146,15 @@ def train(problem: Problem) -> Fit:
     (target,) = start.answers
     classes = rows.values[:, target].astype(int)
     _check(classes, settings.target)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.steps // 20, settings.steps
-    )
-    result = fit(
+    result = by_adam(
+        problem,
         start,
         groups((rows.values, rows.observed), classes, GROUP, seed=0),
         objective_for(settings, start.network.inputs),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=settings.decay)
-        ),
-        steps=settings.steps,
-        batch=settings.batch // settings.each,
-        measure_every=max(1, settings.steps // 10),
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        batch=settings.batch // settings.each,
+        decay=settings.decay,
+        looks=10,
     )
     assert isinstance(result.energy, Siamese)
     means = prototypes(result.energy, rows, classes)

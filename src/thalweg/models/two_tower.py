@@ -21,7 +21,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from thalweg.energy.base import Scalar
@@ -34,9 +33,9 @@ from thalweg.energy.capabilities import (
 )
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError, did_you_mean
-from thalweg.learning.fit import fit
 from thalweg.learning.pairs import Matching
 from thalweg.learning.run import Fit
+from thalweg.models.descent import by_adam
 from thalweg.models.inputs import Inputs
 from thalweg.models.networks import Network, NetworkSettings, network_of
 from thalweg.models.recipe import Problem, Recipe, setting
@@ -177,24 +176,17 @@ def train(problem: Problem) -> Fit:
     """Both networks and the temperature by the likelihood of the right partner in a batch."""
     settings = problem.settings
     init_key, fit_key = jax.random.split(problem.key)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.steps // 20, settings.steps
-    )
     held_out = problem.validation
-    return fit(
+    return by_adam(
+        problem,
         build(problem.space, settings, drawn(init_key)),
         (problem.rows.values, problem.rows.observed),
         Matching(),
-        optimiser=optax.chain(
-            optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=settings.decay, mask=_weights)
-        ),
-        steps=settings.steps,
-        batch=settings.batch,
-        measure_every=max(1, settings.steps // 10),
-        held_out=(held_out.values, held_out.observed) if len(held_out) > 1 else None,
-        averaging=0.99,
         key=fit_key,
-        run=problem.run,
+        held_out=(held_out.values, held_out.observed) if len(held_out) > 1 else None,
+        decay=settings.decay,
+        decayed=_weights,
+        looks=10,
     )
 
 

@@ -37,7 +37,7 @@ def method(kind: type[AbstractEnergy]) -> str | None:
 
 
 @dataclass(frozen=True)
-class Search:
+class WindowSearch:
     """What is looked for: boxes from `smallest` to `largest` times the size of the window, by factors of `step`, with a
     probability of at least `threshold`, which overlap each other by at most `overlap`.
 
@@ -90,7 +90,7 @@ def detect(
     F: AbstractEnergy,
     pictures: Pictures,
     labels: tuple[str, ...],
-    search: Search,
+    search: WindowSearch,
     shades: tuple[float, float] | None = None,
 ) -> Boxes:
     """What is found in each picture, the most probable first; `labels` are those of the energies that slide.
@@ -111,7 +111,7 @@ def detect(
 
 
 def _windows(
-    F: AbstractSliding, pictures: Pictures, search: Search
+    F: AbstractSliding, pictures: Pictures, search: WindowSearch
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Of each picture its (height, width), and the windows with something in them: (n, 7), x, y, width, height, label,
     energy, probability."""
@@ -134,7 +134,7 @@ def _windows(
             waiting, shapes = [], []
 
 
-def _judged(F: AbstractSliding, parts: list[Piece], search: Search) -> list[np.ndarray]:
+def _judged(F: AbstractSliding, parts: list[Piece], search: WindowSearch) -> list[np.ndarray]:
     """The windows of each piece with something in them."""
     side = side_of(F.window, F.stride)
     places = packed([piece.pixels.shape[:2] for piece in parts], side, F.stride)
@@ -193,7 +193,7 @@ def _lines(
 
 
 def _boxes(
-    number: int, windows: np.ndarray, labels: tuple[str, ...], search: Search, size: tuple[int, int]
+    number: int, windows: np.ndarray, labels: tuple[str, ...], search: WindowSearch, size: tuple[int, int]
 ) -> tuple[np.ndarray, ...]:
     """The columns of the boxes in one picture, without those that overlap a better one."""
     kept = windows[suppress(windows[:, :4], -windows[:, 6], search.overlap)]
@@ -216,7 +216,7 @@ def _check_units(pictures: Pictures, shades: tuple[float, float]) -> None:
         )
 
 
-def _too_small(name: str, picture: np.ndarray, F: AbstractSliding, search: Search) -> str:
+def _too_small(name: str, picture: np.ndarray, F: AbstractSliding, search: WindowSearch) -> str:
     height, width = (math.ceil(search.smallest * n) for n in F.window[:2])
     return (
         f"{name} is {picture.shape[1]}×{picture.shape[0]} pixels, smaller than the least window of {width}×{height}: "

@@ -4,7 +4,7 @@ A cell's release is \(F(y) - \min_v F(y_d = v, y_{rest})\): the energy that the 
 inferred again from all others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +16,12 @@ import numpy as np
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractColumnConditional, AbstractMarginal, AbstractSequential
+from thalweg.energy.capabilities import (
+    AbstractColumnConditional,
+    AbstractConditional,
+    AbstractMarginal,
+    AbstractSequential,
+)
 from thalweg.inference import profile
 from thalweg.questions import sequences
 from thalweg.questions.batches import by_row, in_batches
@@ -50,7 +55,7 @@ def explain(
     start: np.ndarray,
     pairs: bool,
 ) -> Explanation:
-    """The release and the proposal of every cell, in the order of the space's columns."""
+    """The release and the proposal of every cell that is `judged`, in the order of the space's columns."""
     if isinstance(F, AbstractSequential):
         return _of_labels(F, rows, energies, schema)
     known = rows
@@ -59,7 +64,7 @@ def explain(
     grid = candidate_grid(F.space, candidates)
     release = np.zeros(rows.values.shape)
     proposal = rows.values.copy()
-    for d in range(rows.values.shape[1]):
+    for d in judged(F, schema):
         values = np.concatenate(
             [rows.values[:, d : d + 1], np.broadcast_to(grid[d], (len(rows), grid.shape[1]))], 1
         )
@@ -75,6 +80,14 @@ def explain(
         proposal=schema.decode(proposal, observed=rows.observed),
         pairs=_pairs(F, known, rows.observed, release, grid, schema) if pairs else None,
     )
+
+
+def judged(F: AbstractEnergy, schema: Schema) -> Sequence[int]:
+    """The columns whose cells are inferred again: of an energy given a picture the answers alone, for no single pixel
+    says why a label does not fit."""
+    if isinstance(F, AbstractConditional) and schema.grid:
+        return F.answers
+    return range(len(schema.space.names))
 
 
 def _of_labels(F: AbstractSequential, rows: Rows, energies: np.ndarray, schema: Schema) -> Explanation:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from thalweg.energy.capabilities import AbstractSliding
+from thalweg.energy.capabilities import AbstractConditional, AbstractSliding
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
 from thalweg.report.rows import Look
@@ -46,6 +46,8 @@ def _reading(model: Any) -> str:
     released = (
         "A cell's release is the energy that the row would lose if that cell were inferred from the others"
     )
+    if model.schema.grid and isinstance(model.F, AbstractConditional):
+        return f"{released}; the suggestion is the value it would take. The pixels are given, and not judged."
     if model.schema.grid:
         return f"{released}: the glow shows where. On the right, every pixel at the value it would take."
     return (
@@ -71,6 +73,8 @@ def _pictured(model: Any, rows: Look, told: Any, i: int) -> str:
     """The image, the heat of release, and every pixel at the value it would take."""
     schema = model.schema
     image = pictures.intensities(rows.table.slice(i, 1), schema)[0]
+    if isinstance(model.F, AbstractConditional):
+        return f'<div class="strip">{pictures.tile(image, "the row")}</div>'
     proposal = pictures.intensities(told.proposal.slice(i, 1), schema)[0]
     release = dict(zip(told.columns, np.asarray(told.release)[i], strict=True))
     pixel = np.array([[float(release.get(c.name, 0.0)) for c in pictures.pixel_columns(schema)]])
