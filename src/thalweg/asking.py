@@ -62,9 +62,11 @@ class Question:
 
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
         """Each batch with its answer; of a model of sequences the batches are cut between these."""
-        start = 0
+        start, question = 0, self
         for batch in batches if model.schema.sequence is None else _whole(batches, model.schema.sequence):
-            yield batch, self.answer(model, batch, start)
+            if start == 0 and batch.num_rows:
+                question = self._prepared(model, batch)
+            yield batch, question.answer(model, batch, start)
             start += batch.num_rows
 
     def answer(self, model: Model, batch: Batch, start: int = 0) -> Any:
@@ -83,6 +85,15 @@ class Question:
             raise type(error)(f"{error} {where}") from error
         kept = self._kept(table, batch)
         return _numbered(kept, start) if self.name in NUMBERED else kept
+
+    def _prepared(self, model: Model, batch: Batch) -> "Question":
+        """The question with what is the same for all batches worked out once: the candidates of `retrieve`."""
+        if self.name != "retrieve":
+            return self
+        rows = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        how = "hnsw" if self.options.get("approximate") else "exact"
+        among = model.index(self.options["among"], partners_of=self._read(model, rows), method=how)
+        return replace(self, options={**self.options, "among": among})
 
     def schema(self, model: Model, rows: pa.Schema) -> pa.Schema:
         """The columns of the answers about rows with these columns, found by asking about one empty row."""

@@ -225,10 +225,17 @@ class Model:
         apart = among is None and F.sides[0] == F.sides[1]
         return retrieving.retrieve(F, encoded, candidates, k, apart=apart)
 
-    def index(self, among: Any, *, side: int = 1, method: retrieving.Method = "exact") -> retrieving.Index:
-        """The candidates of `retrieve`, embedded once for many calls; of two sides they are the second, or `side` 0."""
+    def index(
+        self, among: Any, *, side: int = 1, partners_of: Any = None, method: retrieving.Method = "exact"
+    ) -> retrieving.Index:
+        """The candidates of `retrieve`, embedded once for many calls.
+
+        Of two sides they are the second, or `side` 0, or the one that the rows `partners_of` are not of.
+        """
         F = retrieving.embedded(self.F)
         _, encoded = self._encode(among, partial=True)
+        if partners_of is not None:
+            side = 1 - retrieving.side_of(F, self._encode(partners_of, partial=True)[1])
         return retrieving.index(F, encoded, retrieving.side_of(F, encoded, 1 - side), method)
 
     def explain(self, rows: Any, *, pairs: bool = False) -> Explanation:

@@ -65,6 +65,24 @@ def test_the_answers_are_a_table(model, tmp_path, capsys):
     assert "candidate" in capsys.readouterr().out
 
 
+def test_batches_embed_the_candidates_once(model, monkeypatch):
+    from thalweg.questions import retrieve
+
+    wine, sizes = thalweg.data.load("wine").table, []
+    embed = retrieve.embeddings
+
+    def counted(F, rows, side):
+        sizes.append(len(rows))
+        return embed(F, rows, side)
+
+    whole = model.retrieve(wine.slice(0, 6), wine, 2).to_table()
+    monkeypatch.setattr(retrieve, "embeddings", counted)
+    batches = [wine.slice(0, 0), wine.slice(0, 3), wine.slice(3, 3)]
+    parts = list(thalweg.answer_batches(model, "retrieve", batches, among=wine, k=2))
+    assert sizes.count(178) == 1 + 1  # once for the empty batch, whose columns are asked for
+    assert [n for part in parts for n in part["candidate"].to_pylist()] == whole["candidate"].to_pylist()
+
+
 def test_what_cannot_be_asked(model):
     with pytest.raises(SettingsError, match="at least one candidate a row, not 0"):
         model.retrieve("wine", k=0)
