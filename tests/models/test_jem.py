@@ -54,7 +54,7 @@ def test_digits_are_read_and_other_pictures_are_told_from_them(tmp_path):
 def test_what_is_no_labelled_picture_is_refused():
     with pytest.raises(SettingsError, match="say which, target="):
         thalweg.fit("digits", "jem", **FEW)
-    with pytest.raises(SettingsError, match="convolutions are for images"):
+    with pytest.raises(SettingsError, match="for a table fit mlp-ebm"):
         thalweg.fit("wine", "jem", target="target", **FEW)
     digits = load("digits")
     ink = np.linspace(0.0, 1.0, digits.table.num_rows)

@@ -52,7 +52,7 @@ def _check(space: Record, settings: Settings) -> None:
     category(space, target, "jem")
     if not any(column.pixel and len(column.place) in (2, 3) for column in space.columns):
         raise SettingsError(
-            "jem is for pictures with a label: for a table fit mlp-ebm, an energy of all columns, the label among them, "
+            "jem is for pictures with a label: for a table fit mlp-ebm, an energy of all columns with the label, "
             "which classifies, finds what is foreign and draws too"
         )
     others = [space.names[i] for i in canvas_of(space).others if i != target]
