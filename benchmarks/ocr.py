@@ -42,7 +42,7 @@ MODELS: dict[str, tuple[bool, dict[str, str]]] = {
     ),
     "convolutional, letters alone": (False, CONV),
     "convolutional chain": (True, CONV),
-    "convolutional chain, order 2": (True, {**CONV, "order": "2"}),
+    "convolutional and recurrent chain": (True, {**CONV, "recurrent": "64"}),
 }
 #: Passes over the letters: of a linear network, of others in the small and in the large protocol.
 PASSES = {"linear": (100, 30), "conv": (60, 14)}

@@ -70,7 +70,8 @@ def of_answers(energies, slopes, right, free=None):
     log_sum = np.log(shares.sum()) - BETA * energies.min()
     at = {"right": right, "wrong": others.argmin(), "least": energies.argmin()}
     found = {name: (energies[i], slopes[i]) for name, i in at.items()}
-    return found | {"free": (-log_sum / BETA, shares @ slopes / shares.sum())}
+    free = (-log_sum / BETA, shares @ slopes / shares.sum())
+    return found | {"free": free, "right and wrong": free}
 
 
 def listed(kind):
@@ -120,7 +121,13 @@ def wells():
         away = np.where(np.abs(grid - answer) < SEARCH.radius, np.inf, energies)
         places = {"right": np.abs(grid - answer).argmin(), "wrong": away.argmin(), "least": energies.argmin()}
         row = {name: (energies[i], slopes[i]) for name, i in places.items()}
-        rows.append(row | {"free": (-math.log(integral) / BETA, shares @ slopes / shares.sum())})
+        row["free"] = (-math.log(integral) / BETA, shares @ slopes / shares.sum())
+        nodes = -2 + 4 * (np.arange(SEARCH.nodes) + 0.5) / SEARCH.nodes
+        some = np.append(nodes[np.abs(nodes - answer) >= SEARCH.radius], answer)
+        slopes = np.stack([(some**2 - at) ** 2, some, np.ones_like(some)], 1)
+        shares = np.exp(-BETA * slopes @ abc)
+        row["right and wrong"] = (-math.log(shares.sum()) / BETA, shares @ slopes / shares.sum())
+        rows.append(row)
     return Wells(jnp.asarray(abc, jnp.float32)), Pairs(x, y), rows
 
 
@@ -165,7 +172,7 @@ TABLE = {
     "square-exp": ("wrong", lambda c, o: c**2 + math.exp(-o), lambda c, o: (2 * c, -math.exp(-o))),
     "nll": ("free", lambda c, o: c - o, lambda c, o: (1, -1)),
     "mee": (
-        "free",
+        "right and wrong",
         lambda c, o: 1 - math.exp(-BETA * (c - o)),
         lambda c, o: (BETA * math.exp(-BETA * (c - o)), -BETA * math.exp(-BETA * (c - o))),
     ),
@@ -333,6 +340,17 @@ def test_a_shifted_grid_is_right_on_average():
     found = jax.vmap(integral)(jax.random.split(KEY, 20000))
     error = float(jnp.std(found)) / math.sqrt(20000)
     assert abs(float(jnp.mean(found)) - 0.01 * math.sqrt(2 * math.pi)) < 4 * error
+
+
+def test_a_narrow_valley_has_no_error_below_zero():
+    """A density has no largest value: the narrower the valley, the lower its loss would be."""
+    narrow = energy_of(lambda y, x: ((y[0] - x) / 1e-4) ** 2 / 2, Real((1,), -1.0, 1.0))
+    loss = answer_loss("mee")
+    right = Pairs(jnp.array([0.3, -0.2]), jnp.array([[0.3], [-0.2]]))
+    value, _ = jax.jit(lambda: loss(narrow, right, None, key=KEY))()
+    assert float(value) == pytest.approx(0.0, abs=1e-6)
+    value, _ = jax.jit(lambda: loss(narrow, Pairs(right.x, right.y + 0.5), None, key=KEY))()
+    assert 0.9 < float(value) <= 1.0
 
 
 def test_an_integral_over_a_plane():

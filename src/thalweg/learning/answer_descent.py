@@ -53,6 +53,12 @@ class Descended(AbstractAnswers):
         volume = math.prod((high - low).item() for low, high in sides(self.energy.space))
         return -(jax.nn.logsumexp(-beta * values) + math.log(volume / len(nodes))) / beta
 
+    def free_energy_of_right_and_wrong(self, beta):
+        nodes = require_nodes(self.energy.space, self.nodes)
+        away = jax.vmap(Outside(self.energy, self.y, self.radius).distance)(nodes) >= self.radius
+        values = jnp.where(away, jax.vmap(self.at)(nodes), jnp.inf)
+        return -jax.nn.logsumexp(jnp.append(-beta * values, -beta * self.at(self.y))) / beta
+
     def _descend(self, energy: AbstractEnergy, starts: Float[Array, "s ..."]) -> Float[Array, "s ..."]:
         energy, x = without_gradient((energy, self.x))
         found = jax.vmap(lambda y: minimise(energy, y, x, solver=self.solver, throw=False).value)(starts)

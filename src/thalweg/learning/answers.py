@@ -194,7 +194,8 @@ class MEE(AbstractAnswerLoss):
     r"""\(1 - e^{-\beta E_C} / \sum_y e^{-\beta E(y)}\), minimum empirical error: how often a draw is wrong. Eq. 27.
 
     Ljolje, Ephraim & Rabiner (1990), *Estimation of hidden Markov model parameters by minimizing empirical error rate*.
-    For real answers a density stands in the place of the probability, and the loss may fall below 0.
+    Of real answers a density has no largest value, and its loss no least: there the right answer competes with the
+    nodes of the integral that lie more than `radius` from it, one cell against as many as there are.
     """
 
     beta: float = 1.0
@@ -204,7 +205,7 @@ class MEE(AbstractAnswerLoss):
         _require_positive(self.beta)
 
     def of_row(self, answers):
-        right, free = answers.at(answers.y), answers.free_energy(self.beta)
+        right, free = answers.at(answers.y), answers.free_energy_of_right_and_wrong(self.beta)
         return losses.mee(right, free, self.beta), _margin(right, free, self.beta)
 
 
