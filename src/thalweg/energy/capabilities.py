@@ -287,6 +287,11 @@ class AbstractStructured(AbstractEnergy):
     them are 0: those that `best` and `draw` return, and the right ones that it is trained on. Costs do not count there.
     """
 
+    def of_input(self, x: PyTree) -> "tuple[AbstractStructured, PyTree]":
+        r"""\(F(\cdot, x)\) and what is left of its input, where what all answers have in common is worked out: a network
+        behind it is run, and differentiated, once for all that is asked afterwards."""
+        return self, x
+
     @abstractmethod
     def best(self, x: PyTree = None, k: int = 1) -> tuple[Float[Array, "k ..."], Float[Array, "k"]]:
         """The `k` answers of least energy and their energies, the lowest first; infinite where there are fewer."""

@@ -181,6 +181,9 @@ class LatticeEnergy(AbstractStructured):
             )
         return lattice if self.costs is None else lattice.with_costs(self.costs)
 
+    def of_input(self, x):
+        return self.lattice(x), None
+
     def __call__(self, y, x=None):
         return self.lattice(x)(y)
 

@@ -107,8 +107,8 @@ class Structured(AbstractAnswers):
     """More answers than can be listed, searched exactly by the energy itself."""
 
     energy: AbstractStructured
-    y: Float[Array, "..."]
     x: PyTree
+    y: Float[Array, "..."]
 
     def offending(self, cost):
         energy = without_gradient(self.energy)

@@ -54,7 +54,7 @@ class AnswerSearch(eqx.Module):
         if isinstance(energy, AbstractFewAnswers):
             return Few(energy, y, x, energy.answer_energies(x))
         if isinstance(energy, AbstractStructured):
-            return Structured(energy, y, x)
+            return Structured(*energy.of_input(x), y)
         space = energy.space
         if space.cardinality is not None:
             return Enumerated(energy, y, x, self._listed(space))

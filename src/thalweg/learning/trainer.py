@@ -21,8 +21,9 @@ from thalweg.errors import DataError
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.parallel import check_same, everywhere, of_first, over_rows
 
-#: Rows that are measured at once: memory does not grow with how many there are, and one program serves all.
-CHUNK = 256
+#: Rows that are measured at once: memory does not grow with how many there are, and one program serves all. Where
+#: batches are small, for a row is large, they are so many batches, at least some rows.
+CHUNK, BATCHES, LEAST = 256, 8, 64
 
 
 class State(eqx.Module):
@@ -71,9 +72,10 @@ class Trainer:
         mesh: Mesh | None = None,
     ):
         self.data, self.n = _rows("training", data)
-        self.held_out = None if held_out is None else _chunks(*_rows("held-out", held_out))
+        chunk = at_once(min(batch, self.n))
+        self.held_out = None if held_out is None else _chunks(*_rows("held-out", held_out), chunk)
         # Evenly spaced, since rows may be sorted. Of fewer rows than a chunk some come twice: a chunk is compiled for.
-        spaced = np.arange(CHUNK) * self.n // CHUNK
+        spaced = np.arange(chunk) * self.n // chunk
         self.probe = [jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[spaced]), data)]
         self.batch = min(batch, self.n)
         self.epoch = self.n // self.batch
@@ -219,9 +221,14 @@ class Trainer:
         )
 
 
-def _chunks(rows: PyTree, n: int) -> list[PyTree]:
-    """At most `CHUNK` rows in each."""
-    return [jax.tree.map(lambda a, i=i: a[i : i + CHUNK], rows) for i in range(0, n, CHUNK)]
+def at_once(batch: int) -> int:
+    """How many rows are measured at once, of a run with such batches."""
+    return min(CHUNK, max(LEAST, BATCHES * batch))
+
+
+def _chunks(rows: PyTree, n: int, size: int) -> list[PyTree]:
+    """At most `size` rows in each."""
+    return [jax.tree.map(lambda a, i=i: a[i : i + size], rows) for i in range(0, n, size)]
 
 
 def _rows(what: str, data: Any) -> tuple[Any, int]:

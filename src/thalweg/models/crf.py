@@ -101,6 +101,9 @@ class LabelChain(AbstractStructured):
         behind, there = len(read) - 1 - behind[::-1], there[::-1]
         return found + jnp.sum(jnp.where(there[..., None], said[behind, self.window - steps], 0), axis=1)
 
+    def of_input(self, x):
+        return self.chain(x), None
+
     def __call__(self, y, x=None):
         return self.chain(x)(y)
 
