@@ -5,7 +5,8 @@ train on one fold, test on the nine others. Large: train on nine, test on one. S
 words of fold 0 (`--select`), never on a test fold. Peers: scikit-learn's logistic regression and linear support vector
 machine of single letters.
 
-    python benchmarks/ocr.py [--write] [--protocols small,large] [--models linear,conv] [--folds 0,1,2] [--select]
+    python benchmarks/ocr.py [--write] [--protocols small,large] [--models linear] [--folds 0,1,2] [--some 0,1,2]
+        [--keep FILE] [--select]
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from keeping import kept
 from machine import report, table
 from thalweg.data import load
 from thalweg.data.rows import Rows
@@ -42,7 +45,7 @@ MODELS: dict[str, tuple[bool, dict[str, str]]] = {
     ),
     "convolutional, letters alone": (False, CONV),
     "convolutional chain": (True, CONV),
-    "convolutional and recurrent chain": (True, {**CONV, "recurrent": "64"}),
+    "convolutional and recurrent chain": (True, {**CONV, "recurrent": "128"}),
 }
 #: Passes over the letters: of a linear network, of others in the small and in the large protocol.
 PASSES = {"linear": (100, 30), "conv": (60, 14)}
@@ -104,25 +107,27 @@ def passes_of(given: dict[str, str], protocol: str) -> float:
     return PASSES["linear" if given["network"] == "linear" else "conv"][protocol == "large"]
 
 
-def measured(models: list[str], protocol: str, folds: list[int]) -> list[list[object]]:
+def measured(models: list[str], protocol: str, given: argparse.Namespace) -> list[list[object]]:
     schema, rows, fold = letters()
+
+    def one(name: str, i: int) -> tuple[float, float]:
+        chained, settings = MODELS[name]
+        train, test = parts(fold, i, protocol)
+        energy, took = trained(schema, rows[train], chained, settings, passes_of(settings, protocol), i)
+        return accuracy(energy, schema, rows[test], chained), took
+
     found: list[list[object]] = []
     for name in models:
-        chained, given = MODELS[name]
-        shares, seconds = [], []
-        for i in folds:
-            train, test = parts(fold, i, protocol)
-            energy, took = trained(schema, rows[train], chained, given, passes_of(given, protocol), i)
-            shares.append(accuracy(energy, schema, rows[test], chained))
-            seconds.append(took)
-            print(
-                f"{protocol} fold {i} {name}: {shares[-1]:.4f} in {took:.0f} s", file=sys.stderr, flush=True
-            )
-        found.append(_row(name, shares, seconds))
+        folds = given.folds if name.startswith("linear") else given.some
+        runs = []
+        for i in map(int, folds.split(",")):
+            runs.append(kept(given.keep, [protocol, name, i], lambda name=name, i=i: one(name, i)))
+            print(protocol, i, name, *runs[-1], file=sys.stderr, flush=True)
+        found.append(_row(name, *zip(*runs, strict=True)))
     return found
 
 
-def _row(name: str, shares: list[float], seconds: list[float]) -> list[object]:
+def _row(name: str, shares: Sequence[float], seconds: Sequence[float]) -> list[object]:
     spread = f"{np.std(shares):.4f}" if len(shares) > 1 else ""
     return [name, f"{np.mean(shares):.4f}", spread, len(shares), float(np.mean(seconds))]
 
@@ -173,7 +178,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/results")
     parser.add_argument("--protocols", default="small,large")
     parser.add_argument("--models", default="", help="those whose name begins so; ; between several")
-    parser.add_argument("--folds", default="0,1,2,3,4,5,6,7,8,9")
+    parser.add_argument("--folds", default="0,1,2,3,4,5,6,7,8,9", help="of linear models")
+    parser.add_argument("--some", default="0,1,2", help="folds of convolutional models")
+    parser.add_argument("--keep", type=Path, help="a file of what is measured already")
     parser.add_argument("--select", nargs="*", help="changes to try, as ridge=1,steps=300")
     given = parser.parse_args()
     models = [name for name in MODELS if any(name.startswith(m) for m in given.models.split(";"))]
@@ -185,7 +192,7 @@ def main() -> None:
     found = []
     for protocol in given.protocols.split(","):
         title = {"small": "Train on one fold, test on nine", "large": "Train on nine folds, test on one"}
-        rows = peers(protocol, folds) + measured(models, protocol, folds)
+        rows = peers(protocol, folds) + measured(models, protocol, given)
         found.append(table(title[protocol], columns, rows))
     report("ocr", "python benchmarks/ocr.py", found, write=given.write)
 

@@ -288,7 +288,7 @@ class AbstractStructured(AbstractEnergy):
     """
 
     def of_input(self, x: PyTree) -> "tuple[AbstractStructured, PyTree]":
-        r"""\(F(\cdot, x)\) and what is left of its input, where what all answers have in common is worked out: a network
+        r"""\(F(\cdot, x)\) and what is left of its input, with what all answers have in common worked out: a network
         behind it is run, and differentiated, once for all that is asked afterwards."""
         return self, x
 

@@ -40,8 +40,8 @@ class AbstractAnswers(eqx.Module):
         r"""\(-\frac1\beta \log \sum_{y'} e^{-\beta E(y', x)}\); an integral for real answers."""
 
     def free_energy_of_right_and_wrong(self, beta: float) -> Scalar:
-        r"""\(-\frac1\beta \log (e^{-\beta E_C} + \sum_{wrong} e^{-\beta E(y', x)})\), at most \(E_C\): of finite answers
-        that of all."""
+        r"""\(-\frac1\beta \log (e^{-\beta E_C} + \sum_{wrong} e^{-\beta E(y', x)})\), at most \(E_C\); of finite
+        answers that of all."""
         return self.free_energy(beta)
 
     def at(self, y: Float[Array, "..."]) -> Scalar:
