@@ -132,26 +132,33 @@ def _row(name: str, shares: Sequence[float], seconds: Sequence[float]) -> list[o
     return [name, f"{np.mean(shares):.4f}", spread, len(shares), float(np.mean(seconds))]
 
 
-def peers(protocol: str, folds: list[int]) -> list[list[object]]:
-    """scikit-learn, of single letters."""
+#: scikit-learn, of single letters.
+PEERS = {
+    "LogisticRegression, letters alone": lambda: LogisticRegression(C=0.1, max_iter=200),
+    "LinearSVC, letters alone": lambda: LinearSVC(C=0.1),
+}
+
+
+def peers(protocol: str, given: argparse.Namespace) -> list[list[object]]:
     schema, rows, fold = letters()
     target = schema.space.names.index("label")
     x = np.delete(rows.values, target, axis=1)
     y = rows.values[:, target].astype(int)
-    makers = {
-        "LogisticRegression, letters alone": lambda: LogisticRegression(C=0.1, max_iter=200),
-        "LinearSVC, letters alone": lambda: LinearSVC(C=0.1),
-    }
+
+    def one(name: str, i: int) -> tuple[float, float]:
+        train, test = parts(fold, i, protocol)
+        started = time.perf_counter()
+        peer = PEERS[name]().fit(x[train], y[train])
+        took = time.perf_counter() - started
+        return float(np.mean(peer.predict(x[test]) == y[test])), took
+
     found: list[list[object]] = []
-    for name, make in makers.items():
-        shares, seconds = [], []
-        for i in folds:
-            train, test = parts(fold, i, protocol)
-            started = time.perf_counter()
-            peer = make().fit(x[train], y[train])
-            seconds.append(time.perf_counter() - started)
-            shares.append(float(np.mean(peer.predict(x[test]) == y[test])))
-        found.append(_row(name, shares, seconds))
+    for name in PEERS:
+        runs = [
+            kept(given.keep, [protocol, name, i], lambda name=name, i=i: one(name, i))
+            for i in map(int, given.folds.split(","))
+        ]
+        found.append(_row(name, *zip(*runs, strict=True)))
     return found
 
 
@@ -180,6 +187,7 @@ def main() -> None:
     parser.add_argument("--models", default="", help="those whose name begins so; ; between several")
     parser.add_argument("--folds", default="0,1,2,3,4,5,6,7,8,9", help="of linear models")
     parser.add_argument("--some", default="0,1,2", help="folds of convolutional models")
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--keep", type=Path, help="a file of what is measured already")
     parser.add_argument("--select", nargs="*", help="changes to try, as ridge=1,steps=300")
     given = parser.parse_args()
@@ -187,12 +195,11 @@ def main() -> None:
     if given.select is not None:
         select(models, [dict(item.split("=") for item in c.split(",") if item) for c in given.select or [""]])
         return
-    folds = [int(i) for i in given.folds.split(",")]
     columns = ["", "letters right", "deviation over folds", "folds", "s a fit"]
     found = []
     for protocol in given.protocols.split(","):
         title = {"small": "Train on one fold, test on nine", "large": "Train on nine folds, test on one"}
-        rows = peers(protocol, folds) + measured(models, protocol, given)
+        rows = (peers(protocol, given) if given.peers else []) + measured(models, protocol, given)
         found.append(table(title[protocol], columns, rows))
     report("ocr", "python benchmarks/ocr.py", found, write=given.write)
 
