@@ -89,3 +89,33 @@ def test_losses_are_those_of_all_answers(make):
     for name, value in losses(energy).items():
         rows = [expected(name, heights[i], right[i], wrong[i]) for i in range(2)]
         assert value == pytest.approx(np.mean(rows), abs=1e-4), name
+
+
+class Counted(eqx.Module):
+    """A network that notes when it is called."""
+
+    network: eqx.Module
+    calls: list = eqx.field(static=True)
+
+    def __call__(self, x):
+        self.calls.append(1)
+        return self.network(x)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("make", [loop, roads])
+def test_a_network_is_asked_once_for_each_input(make, name):
+    """All that a loss wants to know of an input comes from one pass, so that there is one pass back."""
+    energy, calls = make(), []
+
+    def counted(network):
+        return Counted(network, calls)
+
+    if make is roads:
+        energy = eqx.tree_at(lambda e: e.network, energy, replace_fn=counted)
+    else:
+        energy = eqx.tree_at(lambda e: e.factors[0].table, energy, replace_fn=counted)
+    answers = [[1, 0, 2]] if make is loop else [[1, 0, 2, 0, 1]]
+    pairs = Pairs(jnp.ones(1), jnp.asarray(answers, jnp.float32))
+    jax.make_jaxpr(lambda x: LOSSES[name](energy, Pairs(x, pairs.y), None, key=jax.random.key(0))[0])(pairs.x)
+    assert len(calls) == 1

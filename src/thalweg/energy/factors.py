@@ -77,6 +77,9 @@ class FactorGraph(AbstractStructured, AbstractGibbs, AbstractNeighbours, Abstrac
     def scopes(self) -> tuple[Scope, ...]:
         return tuple(scope for factor in self.factors for scope in factor.scopes)
 
+    def of_input(self, x):
+        return self.tabulated(x), None
+
     def __call__(self, y, x=None):
         return chosen(self.groups(x), _codes(y))
 
