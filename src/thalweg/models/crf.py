@@ -79,7 +79,10 @@ class LabelChain(AbstractStructured):
 
     def chain(self, x: Elements) -> Chain:
         """The energy at this input, as a chain of tables."""
-        places = -self.outputs(x)
+        return self.over(-self.outputs(x), x)
+
+    def over(self, places: Float[Array, "n k"], x: Elements) -> Chain:
+        """The chain with these energies of places."""
         if self.costs is not None:
             places = places + self.costs
         return Chain(places, self.after, self.end, x.mask, x.starts, self.after.ndim - 1)
@@ -307,22 +310,33 @@ def objective_for(settings: Settings, elements: int) -> AbstractObjective:
 def calibrated(energy: LabelChain, rows: Rows, target: int) -> float:
     r"""The \(\beta\) at which \(-\sum \log p(y \mid x) + \frac12 \log^2 \beta\) is least over these sequences."""
     pairs = laid_out(rows, target, together=True)
+    places = _places(energy, pairs.x)
 
     def loss(log_beta: float) -> float:
         beta = jnp.float32(np.exp(log_beta))
-        return float(np.sum(np.asarray(_surprises(energy, pairs, beta), np.float64))) + log_beta**2 / 2
+        return (
+            float(np.sum(np.asarray(_surprises(energy, pairs, places, beta), np.float64))) + log_beta**2 / 2
+        )
 
     found: Any = minimize_scalar(loss, bounds=TEMPERATURES, method="bounded", options={"xatol": 0.01})
     return float(np.exp(found.x))
 
 
 @eqx.filter_jit
-def _surprises(energy: LabelChain, pairs: Pairs, beta: Scalar) -> Float[Array, "b"]:
-    def of_row(pair: Pairs) -> Scalar:
-        chain = energy.chain(pair.x)
+def _places(energy: LabelChain, x: Elements) -> Float[Array, "b n k"]:
+    return jax.lax.map(lambda x: -energy.outputs(x), x, batch_size=16)
+
+
+@eqx.filter_jit
+def _surprises(
+    energy: LabelChain, pairs: Pairs, places: Float[Array, "b n k"], beta: Scalar
+) -> Float[Array, "b"]:
+    def of_row(row: tuple[Pairs, Float[Array, "n k"]]) -> Scalar:
+        pair, energies = row
+        chain = energy.over(energies, pair.x)
         return beta * (chain(pair.y) - chain.free_energy(beta=beta))
 
-    return jax.lax.map(of_row, pairs, batch_size=16)
+    return jax.lax.map(of_row, (pairs, places), batch_size=16)
 
 
 CRF = Recipe(
