@@ -91,8 +91,11 @@ class Question:
         if self.name != "retrieve":
             return self
         rows = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        how = "hnsw" if self.options.get("approximate") else "exact"
-        among = model.index(self.options["among"], partners_of=self._read(model, rows), method=how)
+        among = model.index(
+            self.options["among"],
+            partners_of=self._read(model, rows),
+            method="hnsw" if self.options.get("approximate") else "exact",
+        )
         return replace(self, options={**self.options, "among": among})
 
     def schema(self, model: Model, rows: pa.Schema) -> pa.Schema:
