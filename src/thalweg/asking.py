@@ -62,11 +62,15 @@ class Question:
 
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
         """Each batch with its answer; of a model of sequences the batches are cut between these."""
-        start, question = 0, self
+        start, sequences, question = 0, 0, self
         for batch in batches if model.schema.sequence is None else _whole(batches, model.schema.sequence):
             if start == 0 and batch.num_rows:
                 question = self._prepared(model, batch)
-            yield batch, question.answer(model, batch, start)
+            answer = question.answer(model, batch, start)
+            if self.name == "label" and batch.num_rows:
+                answer = _numbered(answer, sequences, "sequence")
+                sequences = answer.column("sequence")[-1].as_py() + 1
+            yield batch, answer
             start += batch.num_rows
 
     def answer(self, model: Model, batch: Batch, start: int = 0) -> Any:
@@ -101,7 +105,16 @@ class Question:
     def schema(self, model: Model, rows: pa.Schema) -> pa.Schema:
         """The columns of the answers about rows with these columns, found by asking about one empty row."""
         columns = pa.schema([column.with_nullable(True) for column in rows], rows.metadata)
-        nothing = pa.table([pa.nulls(1, column.type) for column in columns], schema=columns)
+        nothing = pa.table(
+            [
+                # No row is without the sequence that it is of.
+                pa.array(["0"]).cast(column.type)
+                if column.name == model.schema.sequence
+                else pa.nulls(1, column.type)
+                for column in columns
+            ],
+            schema=columns,
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             warnings.simplefilter("ignore", ChainWarning)
@@ -250,10 +263,10 @@ ANSWERS: dict[str, Callable[..., pa.Table]] = {
 NUMBERED = ("rank", "retrieve", "explain")
 
 
-def _numbered(table: pa.Table, start: int) -> pa.Table:
-    """The table with its row numbers counted from the very first row."""
-    place = table.column_names.index("row")
-    return table.set_column(place, "row", pc.add(table.column("row"), start))
+def _numbered(table: pa.Table, start: int, name: str = "row") -> pa.Table:
+    """The table with its rows, or its sequences, counted from the very first."""
+    place = table.column_names.index(name)
+    return table.set_column(place, name, pc.add(table.column(name), start))
 
 
 def _plain(value: Any) -> Any:

@@ -318,7 +318,9 @@ class Model:
                 f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
                 "for all rows of one sequence)"
             )
-        return dataset, self.schema.encode(table, partial=partial, name=dataset.name)
+        # What an energy given the inputs says nothing about costs nothing: an unknown category among them is missing.
+        counted = self.F.answers if isinstance(self.F, AbstractConditional) else None
+        return dataset, self.schema.encode(table, partial=partial, name=dataset.name, counted=counted)
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
         """The rows without their target, and its place in the space."""

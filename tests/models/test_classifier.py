@@ -126,6 +126,10 @@ def test_what_it_is_not_for():
         CLASSIFIER.aimed(CLASSIFIER.configure({"target": "b"}), "kind")
     with pytest.raises(SettingsError, match="there is no loss 'hing'"):
         CLASSIFIER.configure({"loss": "hing"})
+    with pytest.raises(SettingsError, match="hide is a share from 0 up to below 1, not 2"):
+        CLASSIFIER.configure({"hide": "2"})
+    with pytest.raises(SettingsError, match="at least one step, not -5"):
+        thalweg.fit(table, "classifier", target="kind", steps=-5, progress=False)
     with pytest.raises(SettingsError, match="network 'mpl' is not known"):
         CLASSIFIER.configure({"network": "mpl"})
     with pytest.raises(SettingsError, match="convolutions are for images"):

@@ -83,6 +83,30 @@ def test_it_is_saved_and_answers_the_same(fitted, tmp_path):
     np.testing.assert_array_equal(scores.p_value, fitted.score(new).p_value)
 
 
+def test_batches_number_their_sequences_on(fitted):
+    new = draw(30, 8).table
+    whole = fitted.label(new, k=3).to_table()
+    batches = [new.slice(0, 0), *(new.slice(at, 17) for at in range(0, len(new), 17))]
+    parts = [table for table in thalweg.answer_batches(fitted, "label", batches, k=3) if len(table)]
+    assert len(parts) > 3
+    assert pa.concat_tables(parts).equals(whole)
+    # A sequence of one row has three labellings, of which some are beyond what it has.
+    short = pa.table({"of": [0, 1, 1], "word": ["u", "v", "w"]})
+    beyond = fitted.label(short, k=4).to_table()
+    assert beyond["tag 4"].to_pylist()[0] is None
+    assert beyond["energy 4"].to_pylist()[0] is None
+    assert beyond["tag 4"].to_pylist()[1] is not None
+
+
+def test_the_report_explains_its_worst_rows(fitted):
+    from thalweg.report.html import Section
+    from thalweg.report.rows import look_at
+    from thalweg.report.worst import worst
+
+    look = look_at(fitted, None)
+    assert isinstance(worst(fitted, look, fitted.score(look.table)), Section)
+
+
 def test_wrong_labels_are_odd(fitted):
     new = draw(200, 3)
     tags = new.table["tag"].to_pylist()
@@ -238,14 +262,16 @@ def test_what_it_is_not_for():
 
 
 def test_unseen_labels_and_words_are_as_missing(fitted):
-    new = pa.table({"of": [0, 0, 1], "word": ["u", "never", "v"], "tag": ["a", "nine", None]})
+    new = pa.table(
+        {"of": [0, 0, 1, 2], "word": ["u", "never", "v", "never"], "tag": ["a", "nine", None, None]}
+    )
     with pytest.warns(DataWarning, match="categories that training never saw"):
         energies = fitted.energy(new)
-    # No label is known: nothing is surprising but the word and the label that were never seen.
-    assert energies[2] == 0
-    assert energies[1] > 5
+    # No label is known: nothing is surprising but the label that was never seen, and no word is judged.
+    assert energies[2] == energies[3] == 0
+    assert energies[1] == pytest.approx(np.log(fitted.schema.rows + 1))
     with pytest.warns(DataWarning, match="categories that training never saw"):
-        assert len(fitted.predict(new).value) == 3
+        assert len(fitted.predict(new).value) == 4
 
 
 def test_a_wrong_label_is_explained_by_its_neighbours(fitted):

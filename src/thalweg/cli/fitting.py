@@ -43,7 +43,10 @@ def fit(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            "--kind", metavar="COL=KIND", help="What a column is: continuous, integer, categorical, datetime."
+            "--kind",
+            metavar="COL=KIND",
+            help="What a column is: continuous, integer, binary, categorical, datetime, "
+            "sequence (which rows belong together) or word (of an open vocabulary).",
         ),
     ] = None,
     set_: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,23 +56,26 @@ def encode(
     first_row: int = 0,
     name: str = "data",
     partial: bool = False,
+    counted: Collection[int] | None = None,
 ) -> Rows:
     """The rows of `table` in the codes of `schema`; `partial` where columns are left out on purpose.
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
-    columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`;
+    columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
+    (None: of all columns, else of those `counted`);
     each of these with one `DataWarning`. Row numbers in messages count from `first_row + 1`. Raises
     `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
     table = _match(schema, _table(table, name), name, partial)
     n, d = table.num_rows, len(schema.variables)
     values, observed = np.zeros((d, n), np.float32), np.zeros((d, n), bool)
-    unseen = np.zeros(n, np.int64)
+    unseen, uncounted = np.zeros((2, n), np.int64)
     remarks = Remarks(name)
     columns = dict(zip(table.column_names, table.columns, strict=True))
     for i, column in enumerate(schema.variables):
         if column.name in columns:
-            _encode_column(column, columns[column.name], values[i], observed[i], unseen, first_row, remarks)
+            count = unseen if counted is None or i in counted else uncounted
+            _encode_column(column, columns[column.name], values[i], observed[i], count, first_row, remarks)
     for column in schema.columns:
         if column.kind == "constant" and column.name in columns and column.levels[0] is not None:
             _compare_constant(column, columns[column.name], first_row, remarks)

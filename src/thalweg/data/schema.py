@@ -1,7 +1,7 @@
 """The schema: what the columns of a table are, and the way from cells to codes and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -113,9 +113,10 @@ class Schema:
         first_row: int = 0,
         name: str = "data",
         partial: bool = False,
+        counted: Collection[int] | None = None,
     ) -> Rows:
         """Cells as codes: see `thalweg.data.codec.encode`."""
-        return encode(self, table, first_row=first_row, name=name, partial=partial)
+        return encode(self, table, first_row=first_row, name=name, partial=partial, counted=counted)
 
     def decode(
         self,

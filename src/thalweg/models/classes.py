@@ -25,6 +25,7 @@ from thalweg.energy.capabilities import (
     AbstractConditionalSampler,
     AbstractFewAnswers,
 )
+from thalweg.errors import SettingsError
 from thalweg.learning.answers import LOSSES, answer_loss
 from thalweg.learning.run import Fit
 from thalweg.models.answered import Noisy, answered, pairs_of
@@ -98,6 +99,8 @@ class LearningSettings:
 
     def __post_init__(self):
         answer_loss(self.loss)
+        if not 0 <= self.hide < 1:
+            raise SettingsError(f"hide is a share from 0 up to below 1, not {self.hide:g}")
 
 
 def settle(settings: Any, schema: Schema, rows: int) -> Any:

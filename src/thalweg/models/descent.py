@@ -6,6 +6,7 @@ import jax
 import optax
 
 from thalweg.energy.base import AbstractEnergy
+from thalweg.errors import SettingsError
 from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Fit
@@ -37,6 +38,8 @@ def by_adam(
     """
     settings = problem.settings
     rate, steps = settings.learning_rate, settings.steps
+    if steps < 1:
+        raise SettingsError(f"training takes at least one step, not {steps}")
     schedule = (
         optax.warmup_cosine_decay_schedule(0.0, rate, steps // 20, steps)
         if warm

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,15 @@ class Labels:
 
     def to_table(self) -> pa.Table:
         columns: dict[str, Any] = {"sequence": self.sequence, self.target: self.value, "p": self.probability}
+        # Sequences of few labellings have no more than these.
+        energies = self.energy[:, self.sequence]
+        there = np.isfinite(energies)
         for i, path in enumerate(self.paths[1:], 2):
-            columns[f"{self.target} {i}"] = path
-        for i, energies in enumerate(self.energy, 1):
-            columns["energy" if i == 1 else f"energy {i}"] = energies[self.sequence]
+            columns[f"{self.target} {i}"] = pc.if_else(
+                pa.array(there[i - 1]), path, pa.scalar(None, path.type)
+            )
+        for i, of_rows in enumerate(energies, 1):
+            columns["energy" if i == 1 else f"energy {i}"] = pa.array(of_rows, mask=~there[i - 1])
         return pa.table(columns)
 
 

@@ -15,7 +15,7 @@ from thalweg.evaluate.classification import reliability
 from thalweg.report.judge import flag_band
 from thalweg.report.style import FIRST, INK, MUTED, SECOND, THIRD, drawing, panels, plain, plain_ticks
 
-_COLOURS = {"train": FIRST, "held-out": SECOND, "uniform noise": THIRD}
+_COLOURS = {"train": FIRST, "held-out": SECOND, "uniform noise": THIRD, "validation": INK}
 
 
 @drawing

@@ -15,8 +15,9 @@ from thalweg.report.style import svg
 def unit(model: Any) -> str:
     """What energies are counted in."""
     from thalweg.energy.base import AbstractDensity
+    from thalweg.energy.capabilities import AbstractConditional
 
-    return "nats" if isinstance(model.F, AbstractDensity) else "up to a constant"
+    return "nats" if isinstance(model.F, AbstractDensity | AbstractConditional) else "up to a constant"
 
 
 def headline(model: Any) -> str:
@@ -79,6 +80,9 @@ COMMANDS = {
     "denoise": "thalweg denoise MODEL DATA --noise 0.1",
     "sample": "thalweg sample MODEL -n 100 --given COL=VALUE",
     "predict": "thalweg predict MODEL DATA --target COL",
+    "label": "thalweg label MODEL DATA -k 3",
+    "retrieve": "thalweg retrieve MODEL DATA AMONG -k 10",
+    "detect": "thalweg detect MODEL FOLDER",
     "rank": "thalweg rank MODEL DATA CANDIDATES",
     "explain": "thalweg explain MODEL DATA --top 3",
     "encode": "thalweg encode MODEL DATA",

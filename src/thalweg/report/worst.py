@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from thalweg.energy.capabilities import AbstractConditional, AbstractSliding
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential, AbstractSliding
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
 from thalweg.report.rows import Look
@@ -28,9 +28,12 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
     if scores is None:
         return LeftOut("Worst rows", "the model was fitted without rows that say what is usual")
     order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
-    rows = look.take(order)
+    # A row of a sequence is explained among its neighbours, so all are.
+    rows, places = (
+        (look, order) if isinstance(model.F, AbstractSequential) else (look.take(order), range(WORST))
+    )
     told = model.explain(rows.table)
-    cards = [_card(model, rows, told, i, scores, order[i]) for i in range(len(order))]
+    cards = [_card(model, rows, told, i, scores, place) for i, place in zip(places, order, strict=False)]
     kind = "images" if model.schema.grid else "tables"
     body = f'<div class="worst {kind}">{"".join(cards)}</div>'
     return Section(
