@@ -24,7 +24,7 @@ from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.data.split import split
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractSequential
+from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataError, DataWarning, Interrupted, OutputError, SettingsError
 from thalweg.files import tidy
@@ -115,6 +115,7 @@ def fit(
         )
         key = jax.random.key(seed)
         result = chosen.train(Problem(schema.space, train, validation, configured, key, run))
+        held_out = _answered(result.energy, held_out)
         model = Model(
             F=result.energy,
             recipe=chosen.name,
@@ -132,6 +133,14 @@ def fit(
             for path in checkpoints(directory):
                 path.unlink()
         return model
+
+
+def _answered(F: AbstractEnergy, rows: Rows) -> Rows:
+    """The rows whose answers are known: the energy of others is 0 and says nothing about what is usual."""
+    if not isinstance(F, AbstractConditional) or isinstance(F, AbstractSequential):
+        return rows
+    known = rows.observed[:, list(F.answers)].all(axis=1)
+    return rows[known] if known.any() else rows
 
 
 def _configure(

@@ -146,6 +146,13 @@ def test_rows_without_an_answer_are_left_out():
     with pytest.warns(DataWarning, match="1 rows that do not say what 'kind' is are left out"):
         # Every row trains, so that the one without an answer does.
         thalweg.fit(holes, "classifier", target="kind", steps=2, calibrate=False, seed=1, progress=False)
+    # Nor do they say what is usual.
+    half = table.set_column(
+        1, "kind", pa.array([k if i % 2 else None for i, k in enumerate(table["kind"].to_pylist())])
+    )
+    with pytest.warns(DataWarning, match="are left out"):
+        model = thalweg.fit(half, "classifier", target="kind", steps=2, seed=1, progress=False)
+    assert model.calibration.rows.observed.all()
 
 
 def test_names_and_units_are_no_part_of_what_is_compiled(fitted):
