@@ -107,12 +107,13 @@ class Model:
         conditioning.check_inputs(self.F, encoded)
         if n == 1:
             filled = completing.best_guess(self.F, encoded, self._walker, steps)
+            filled = conditioning.emptied(self.F, filled, encoded.observed)
             return dataset.restore(self.schema.decode(filled, observed=encoded.observed, like=dataset.table))
         drawn = completing.draws(self.F, encoded, n, seed, self._walker, steps)
         repeated = np.repeat(np.arange(len(encoded)), n)
-        table = self.schema.decode(
-            drawn, observed=encoded.observed[repeated], like=dataset.table.take(repeated)
-        )
+        observed = encoded.observed[repeated]
+        drawn = conditioning.emptied(self.F, drawn, observed)
+        table = self.schema.decode(drawn, observed=observed, like=dataset.table.take(repeated))
         return dataset.restore(table)
 
     def denoise(self, rows: Any, noise: float | Mapping[str, float] = 0.1) -> Any:

@@ -64,12 +64,23 @@ def test_the_other_forms_of_tagged_text(tmp_path):
     assert slashed["sentence"].to_pylist() == [0, 0, 1]
 
 
+@pytest.mark.parametrize(("name", "text"), [("a.conll", "the\ncat\n\nyes\n"), ("a.tagged", "the cat\nyes\n")])
+def test_text_without_tags_is_words_alone(tmp_path, name, text):
+    """What is to be labelled."""
+    found = thalweg.data.load(write(tmp_path / name, text))
+    assert found.table["word"].to_pylist() == ["the", "cat", "yes"]
+    assert found.table["sentence"].to_pylist() == [0, 0, 1]
+    assert "tag" not in found.table.column_names
+    assert "tag" not in found.kinds
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("a.conll", "a X\nb\n", "line 2: 1 columns where the first word has 2"),
         ("a.conllu", "1\ta\tX\n", "line 1: 3 columns where CoNLL-U has 10"),
         ("a.tagged", "a/X b/\n", "line 1: 'b/' is no word with a tag"),
+        ("a.tagged", "a/X b\n", "line 1: 'b' is no word with a tag"),
         ("a.conll", "# nothing\n", "has no words"),
     ],
 )

@@ -98,6 +98,16 @@ def test_batches_number_their_sequences_on(fitted):
     assert beyond["tag 4"].to_pylist()[1] is not None
 
 
+def test_words_without_a_value_stay_so_where_labels_are_filled(fitted):
+    new = pa.table({"of": [0, 0, 0], "word": ["u", None, "w"], "tag": [None, "b", None]})
+    done = fitted.complete(new)
+    assert done["word"].to_pylist() == ["u", None, "w"]
+    assert done["tag"].to_pylist() == ["a", "b", "c"]
+    drawn = fitted.complete(new, n=3)
+    assert drawn["word"].to_pylist() == ["u"] * 3 + [None] * 3 + ["w"] * 3
+    assert set(drawn["tag"].to_pylist()) <= set(TAGS)
+
+
 def test_the_report_explains_its_worst_rows(fitted):
     from thalweg.report.html import Section
     from thalweg.report.rows import look_at

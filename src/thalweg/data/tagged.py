@@ -3,7 +3,7 @@
 A CoNLL file has a word a line, columns between blanks or tabs, the last of which is the tag, and an empty line between
 sentences; lines that begin with `#` are comments. CoNLL-U (.conllu) has ten columns between tabs, of which the second
 is the word and the fourth its tag. In the other form a line is a sentence, and each word is followed by a slash and its
-tag.
+tag. Without tags, to be given some: a column of words alone, or in a `.tagged` file sentences without slashes.
 
 Tjong Kim Sang & De Meulder (2003), *Introduction to the CoNLL-2003 shared task*; Ratnaparkhi (1996), *A maximum entropy
 model for part-of-speech tagging*, for what is read off a word: affixes and shape.
@@ -30,23 +30,29 @@ PREFIXES, SUFFIXES = (1, 2, 3), (1, 2, 3, 4)
 #: Columns of CoNLL-U, and those of the word and its universal tag among them.
 _UNIVERSAL, _FORM, _UPOS = 10, 1, 3
 
-#: A word with what stands beside it, and its tag.
-Token = tuple[str, tuple[str, ...], str]
+#: A word with what stands beside it, and its tag, if it has one.
+Token = tuple[str, tuple[str, ...], str | None]
 
 
 def read_tagged(path: Path) -> Dataset:
     """The words of a file, with their affixes, shape, tags and the sentences that they are in.
 
-    Raises `DataError`, naming the line, for one that has other columns than those before, or a word without a tag.
+    Raises `DataError`, naming the line, for one that has other columns than those before, or a word without a tag
+    among words that have one.
     """
     lines = _lines(path)
     universal = ".conllu" in path.name.lower()
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     slashed = bool(first) and not universal and all("/" in token for token in first.split())
-    found = list(_slashed(lines, path) if slashed else _columns(lines, path, universal))
+    if not slashed and ".tagged" in path.name.lower():
+        found = list(_slashed(lines, path) if "/" in first else _untagged(lines))
+    else:
+        found = list(_slashed(lines, path) if slashed else _columns(lines, path, universal))
     if not found:
         raise DataError(f"{path} has no words: it is empty, or all of it is comments")
-    return Dataset(_table(found), path.name.split(".")[0], kinds=_kinds(len(found[0][1][1])), path=str(path))
+    table = _table(found)
+    kinds = {name: kind for name, kind in _kinds(len(found[0][1][1])).items() if name in table.column_names}
+    return Dataset(table, path.name.split(".")[0], kinds=kinds, path=str(path))
 
 
 def features(words: list[str]) -> dict[str, list[str | None]]:
@@ -92,6 +98,12 @@ def _slashed(lines: list[str], path: Path) -> Iterator[tuple[int, Token]]:
             yield number, (word, (), tag)
 
 
+def _untagged(lines: list[str]) -> Iterator[tuple[int, Token]]:
+    for number, line in enumerate(lines, 1):
+        for word in line.split():
+            yield number, (word, (), None)
+
+
 def _columns(lines: list[str], path: Path, universal: bool) -> Iterator[tuple[int, Token]]:
     sentence, width = 0, 0
     for number, line in enumerate(lines, 1):
@@ -102,13 +114,15 @@ def _columns(lines: list[str], path: Path, universal: bool) -> Iterator[tuple[in
             continue
         cells = line.split("\t") if universal else line.split()
         width = width or len(cells)
-        if len(cells) != width or (universal and width != _UNIVERSAL) or width < 2:
+        if len(cells) != width or (universal and width != _UNIVERSAL):
             raise DataError(
                 f"{path}, line {number}: {len(cells)} columns where "
                 + (f"CoNLL-U has {_UNIVERSAL}" if universal else f"the first word has {width}")
-                + ": a word and its tag at least, an empty line between sentences"
+                + ": a line is a word with its tag last, or every line a word alone; an empty line between sentences"
             )
-        if not universal:
+        if width == 1:
+            yield sentence, (cells[0], (), None)
+        elif not universal:
             yield sentence, (cells[0], tuple(cells[1:-1]), cells[-1])
         elif cells[0].isdecimal():  # not a range of words written as one, nor a word left out
             yield sentence, (cells[_FORM], (), cells[_UPOS])
@@ -122,7 +136,8 @@ def _table(found: list[tuple[int, Token]]) -> pa.Table:
     }
     for i in range(len(found[0][1][1])):
         columns[f"column{i + 2}"] = pa.array([token[1][i] for _, token in found])
-    return pa.table({**columns, TAG: pa.array([token[2] for _, token in found])})
+    tags = [token[2] for _, token in found]
+    return pa.table(columns if tags[0] is None else {**columns, TAG: pa.array(tags)})
 
 
 def _kinds(others: int) -> dict[str, str]:

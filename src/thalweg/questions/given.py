@@ -1,10 +1,11 @@
 """What can be asked of an energy of some columns given the others, which are its input: nothing about these."""
 
 import numpy as np
+from jaxtyping import Bool
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditional, AbstractScored
+from thalweg.energy.capabilities import AbstractConditional, AbstractScored, AbstractSequential
 from thalweg.energy.spaces import Record
 from thalweg.errors import NotAnswered
 
@@ -32,6 +33,10 @@ def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
             f"the model is of {_answers(F)} given the other columns, which it cannot draw: say what they are "
             f"(given=, --given), or {JOINT}"
         )
+    if isinstance(
+        F, AbstractSequential
+    ):  # a short or a new word has columns without a value, and is read as it is
+        return
     hidden = ~rows.observed
     hidden[:, list(F.answers)] = False
     if hidden.any():
@@ -40,6 +45,14 @@ def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
             f"the model is of {_answers(F)} given the other columns, and cannot fill these: "
             f"{_names(F)[index]!r} is missing in row {row + 1}; {JOINT}"
         )
+
+
+def emptied(F: AbstractEnergy, codes: np.ndarray, observed: Bool[np.ndarray, "n d"]) -> np.ndarray:
+    """The codes (n, d) with NaN where an input of the energy is not known, for it says nothing about these."""
+    if not isinstance(F, AbstractConditional):
+        return codes
+    inputs = ~np.isin(np.arange(observed.shape[1]), F.answers)
+    return np.where(inputs & ~observed, np.float32(np.nan), codes)
 
 
 def check_whole(F: AbstractEnergy, question: str) -> None:
