@@ -63,7 +63,7 @@ class Question:
     def pairs(self, model: Model, batches: Iterable[Batch]) -> Iterator[tuple[Any, Any]]:
         """Each batch with its answer; of a model of sequences the batches are cut between these."""
         start, sequences, question = 0, 0, self
-        for batch in batches if model.schema.sequence is None else _whole(batches, model.schema.sequence):
+        for batch in self._pieces(model, batches):
             if start == 0 and batch.num_rows:
                 question = self._prepared(model, batch)
             answer = question.answer(model, batch, start)
@@ -72,6 +72,12 @@ class Question:
                 sequences = answer.column("sequence")[-1].as_py() + 1
             yield batch, answer
             start += batch.num_rows
+
+    def _pieces(self, model: Model, batches: Iterable[Batch]) -> Iterable[Batch]:
+        """The batches, cut where the question may be: sequences stay whole, and an order is of all rows."""
+        if self.name == "rank" and self.options.get("candidates") is None:
+            return _all(batches)
+        return batches if model.schema.sequence is None else _whole(batches, model.schema.sequence)
 
     def answer(self, model: Model, batch: Batch, start: int = 0) -> Any:
         """The answer to one batch, `start` rows after the beginning: line numbers and draws follow from it."""
@@ -170,6 +176,13 @@ class Question:
         return pa.table([*kept.columns, *table.columns], names=[*self.keep, *table.column_names])
 
 
+def _all(batches: Iterable[Batch]) -> Iterator[pa.Table]:
+    """The rows of all batches as one."""
+    tables = [pa.Table.from_batches([b]) if isinstance(b, pa.RecordBatch) else b for b in batches]
+    if tables:
+        yield pa.concat_tables(tables)
+
+
 def _whole(batches: Iterable[Batch], name: str) -> Iterator[pa.Table]:
     """The rows of the batches, cut between sequences: the last one of each waits for what may follow of it."""
     waiting: list[pa.Table] = []
@@ -228,7 +241,7 @@ def _label(model: Model, rows: pa.Table, k: int = 1) -> pa.Table:
     return model.label(rows, k=k).to_table()
 
 
-def _rank(model: Model, rows: pa.Table, candidates: Any) -> pa.Table:
+def _rank(model: Model, rows: pa.Table, candidates: Any = None) -> pa.Table:
     return model.rank(rows, candidates).to_table()
 
 

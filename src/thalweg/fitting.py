@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from thalweg.compiled import make_room
 from thalweg.data.dataset import Dataset
 from thalweg.data.load import load
-from thalweg.data.packing import lengths_of
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.data.split import split
@@ -104,7 +103,8 @@ def fit(
             check_schema(schema)
         _check_sequences(chosen, schema)
         rows = schema.encode(dataset.table, name=dataset.name)
-        train, validation, held_out = _parts(rows, chosen, seed, calibrate)
+        belongs = _belongs(rows, chosen, configured, schema)
+        train, validation, held_out = _parts(rows, belongs, chosen, seed, calibrate)
         configured = chosen.settle(configured, schema, len(train))
         run = Run(
             directory=directory,
@@ -222,21 +222,34 @@ def _check_sequences(recipe: Recipe, schema: Schema) -> None:
         )
 
 
-def _parts(rows: Rows, recipe: Recipe, seed: int, calibrate: bool) -> tuple[Rows, Rows, Rows]:
-    """Rows for training, for early stopping and for calibration; the last two never train."""
+def _belongs(rows: Rows, recipe: Recipe, settings: Any, schema: Schema) -> np.ndarray | None:
+    """Which sequence or list each row is of, None where rows are each by themselves."""
+    if rows.sequence is not None:
+        return np.cumsum(np.diff(rows.sequence, prepend=rows.sequence[:1]) != 0)
+    if not recipe.lists:
+        return None
+    column = schema.index(getattr(settings, recipe.lists))
+    return np.unique(np.where(rows.observed, rows.values, np.nan)[:, column], return_inverse=True)[1]
+
+
+def _parts(
+    rows: Rows, belongs: np.ndarray | None, recipe: Recipe, seed: int, calibrate: bool
+) -> tuple[Rows, Rows, Rows]:
+    """Rows for training, for early stopping and for calibration; the last two never train.
+
+    Rows that belong together stay together, or the held-out ones would have neighbours that trained.
+    """
     n = len(rows)
     if n < 8 and (calibrate or recipe.validates):
         raise DataError(f"{n} rows are too few: fitting needs at least 8, some of which are held out")
     calibration = min(max(round(0.1 * n), min(100, n // 3)), 2000) if calibrate else 0
     validation = min(max(round(0.06 * n), 2), 2000) if recipe.validates else 0
     shares = (1 - (calibration + validation) / n, validation / n, calibration / n)
-    if rows.sequence is not None:
-        # Sequences stay whole, or the held-out rows would have neighbours that trained.
-        parts = split(len(lengths_of(rows.sequence)), shares, seed=seed)
-        number = np.cumsum(np.diff(rows.sequence, prepend=rows.sequence[:1]) != 0)
-        train, stop, held_out = (np.flatnonzero(np.isin(number, part)) for part in parts)
-    else:
+    if belongs is None:
         train, stop, held_out = split(n, shares, seed=seed)
+    else:
+        parts = split(int(belongs.max()) + 1, shares, seed=seed)
+        train, stop, held_out = (np.flatnonzero(np.isin(belongs, part)) for part in parts)
     return rows[train], rows[stop], rows[held_out]
 
 

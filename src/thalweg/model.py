@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from thalweg.data.pictures import open_pictures
 from thalweg.data.rows import Rows
 from thalweg.data.schema import Schema
 from thalweg.energy.base import AbstractDensity, AbstractEnergy
-from thalweg.energy.capabilities import AbstractConditional, AbstractSequential
+from thalweg.energy.capabilities import AbstractConditional, AbstractScored, AbstractSequential
 from thalweg.errors import SchemaError
 from thalweg.questions import chains
 from thalweg.questions import complete as completing
@@ -39,7 +39,7 @@ from thalweg.questions import retrieve as retrieving
 from thalweg.questions import sample as sampling
 from thalweg.questions import score as scoring
 from thalweg.questions import walk as walking
-from thalweg.questions.records import Codes, Explanation, Labels, Prediction, Ranking, Scores
+from thalweg.questions.records import Codes, Explanation, Labels, Order, Prediction, Ranking, Scores
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Model:
 
     def score(self, rows: Any, alpha: float = 0.01) -> Scores:
         """How anomalous each row is: energy, surprise, its conformal p-value, a flag at false-alarm rate `alpha`."""
+        conditioning.check_order(self.F, "score")
         _, encoded = self._encode(rows)
         scoring.check_alpha(alpha, len(self.calibration.energies))
         energies = self._code_energies(encoded)
@@ -193,11 +194,20 @@ class Model:
         encoded, index = self._without_target(rows, target)
         return predicting.mean(self.F, encoded, index, self.schema, self._candidates, self._walker, steps)
 
-    def rank(self, rows: Any, candidates: Any) -> Ranking:
+    @overload
+    def rank(self, rows: Any, candidates: None = None) -> Order: ...
+    @overload
+    def rank(self, rows: Any, candidates: Any) -> Ranking: ...
+    def rank(self, rows: Any, candidates: Any = None) -> Ranking | Order:
         """For each row, the candidates from lowest to highest energy when their cells are put into it.
 
-        `rows=None` ranks the candidates by themselves.
+        `rows=None` ranks the candidates by themselves. Without `candidates` the rows are put in order: those of each
+        query where the model knows the column of queries and the rows have it, else all.
         """
+        if candidates is None:
+            dataset, encoded = self._encode(rows, partial=True)
+            query = dataset.table[self._query] if self._query in dataset.table.column_names else None
+            return ranking.order(self._energies(encoded), query)
         _, options = self._encode(candidates, partial=True)
         context = None if rows is None else self._encode(rows, partial=True)[1]
         return ranking.rank(context, options, self._energies)
@@ -305,6 +315,12 @@ class Model:
 
     # --- rows and codes -----------------------------------------------------------------------------------------
 
+    @property
+    def _query(self) -> str | None:
+        """The column that says which rows are ranked together, where the energy compares no others."""
+        place = self.F.query if isinstance(self.F, AbstractScored) else None
+        return None if place is None else self.schema.space.names[place]
+
     def _encode(
         self, rows: Any, *, partial: bool = False, without: str | None = None
     ) -> tuple[Dataset, Rows]:
@@ -321,7 +337,10 @@ class Model:
             )
         # What an energy given the inputs says nothing about costs nothing: an unknown category among them is missing.
         counted = self.F.answers if isinstance(self.F, AbstractConditional) else None
-        return dataset, self.schema.encode(table, partial=partial, name=dataset.name, counted=counted)
+        # New queries have new names.
+        unread = () if self._query is None else (self._query,)
+        rows = self.schema.encode(table, partial=partial, name=dataset.name, counted=counted, unread=unread)
+        return dataset, rows
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
         """The rows without their target, and its place in the space."""

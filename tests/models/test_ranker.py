@@ -7,12 +7,14 @@ import pyarrow as pa
 import pytest
 
 import thalweg
+from thalweg.asking import answer_batches
 from thalweg.data.load import load
 from thalweg.data.schema import Schema
 from thalweg.errors import DataError, NotAnswered, SettingsError
 from thalweg.evaluate.ranking import ndcg
 from thalweg.models.ranker import Settings, build, lists_of
 from thalweg.nn.initial import drawn
+from thalweg.report.page import page
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of training")
 
@@ -51,6 +53,20 @@ def test_unseen_queries_are_put_in_order(loss):
         np.testing.assert_allclose(
             model.rank(None, alone.drop_columns(["query", "relevance"])).energy[0], np.sort(energies)
         )
+        order = model.rank(test)
+        assert sorted(order.row) == list(range(len(test)))
+        for q in range(60):
+            rows = order.row[order.query.to_numpy() == q]
+            np.testing.assert_array_equal(rows, np.flatnonzero(of == q)[np.argsort(-scores[of == q], kind="stable")])
+            assert order.rank[order.query.to_numpy() == q].tolist() == list(range(1, len(rows) + 1))
+        np.testing.assert_array_equal(
+            model.rank(test.drop_columns(["query"])).row, np.argsort(-scores, kind="stable")
+        )
+        whole = page(model)
+        assert "NDCG@10 is" in whole
+        assert "put the rows of a query in order, and mean nothing across queries" in whole
+        with pytest.raises(NotAnswered, match=r"not which are unusual, as score does \(ask rank\)"):
+            model.score(test)
         with pytest.raises(NotAnswered, match="which row comes before which"):
             model.predict(test)
         with pytest.raises(NotAnswered, match="which row comes before which"):
@@ -59,6 +75,24 @@ def test_unseen_queries_are_put_in_order(loss):
             model.sample(2)
         with pytest.raises(NotAnswered, match="Ranker has no embedding"):
             model.retrieve(test)
+
+
+def test_queries_of_names_stay_whole_and_new_ones_are_ordered():
+    table = queries(40, 1)
+    names = pa.array([f"query {q}" for q in table["query"].to_pylist()])
+    table = table.set_column(4, "query", names)
+    model = thalweg.fit(table, "ranker", **{**FAST, "steps": 20})
+    held = set(model.schema.decode(model.calibration.rows.values)["query"].to_pylist())
+    count = sum(name in held for name in names.to_pylist())
+    assert 0 < len(held) < 40
+    assert count == len(model.calibration.rows)
+    new = queries(3, 2)
+    new = new.set_column(4, "query", pa.array([f"new {q}" for q in new["query"].to_pylist()]))
+    order = model.rank(new)
+    assert list(dict.fromkeys(order.query.to_pylist())) == ["new 0", "new 1", "new 2"]
+    assert order.to_table().column_names == ["query", "row", "rank", "energy"]
+    pieces = [*answer_batches(model, "rank", new.to_batches(max_chunksize=4))]
+    assert pa.concat_tables(pieces).equals(order.to_table())
 
 
 def encoded(table: pa.Table):

@@ -116,14 +116,17 @@ def label(
 def rank(
     asked: Asked,
     candidates: Annotated[
-        str,
-        typer.Argument(metavar="CANDIDATES", help="The candidates: a table with the columns to be tried."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[CANDIDATES]",
+            help="A table with the columns to be tried in each row. Without it the rows are put in order.",
+        ),
+    ] = None,
 ) -> None:
-    """Which candidate fits each row best: the candidates ordered by energy."""
+    """Which candidate fits each row best, or which row comes first: by energy, of a ranker in each query."""
     from thalweg.data import load
 
-    answered = ask(asked, "rank", candidates=load(candidates))
+    answered = ask(asked, "rank", candidates=None if candidates is None else load(candidates))
     present(asked, answered, command("explain", asked.model, asked.data), candidates=candidates)
 
 

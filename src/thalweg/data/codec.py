@@ -57,23 +57,24 @@ def encode(
     name: str = "data",
     partial: bool = False,
     counted: Collection[int] | None = None,
+    unread: Collection[str] = (),
 ) -> Rows:
     """The rows of `table` in the codes of `schema`; `partial` where columns are left out on purpose.
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
     (None: of all columns, else of those `counted`);
-    each of these with one `DataWarning`. Row numbers in messages count from `first_row + 1`. Raises
+    each of these with one `DataWarning`. Columns that are `unread` are unobserved, without a word. Row numbers in messages count from `first_row + 1`. Raises
     `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
-    table = _match(schema, _table(table, name), name, partial)
+    table = _match(schema, _table(table, name), name, partial, unread)
     n, d = table.num_rows, len(schema.variables)
     values, observed = np.zeros((d, n), np.float32), np.zeros((d, n), bool)
     unseen, uncounted = np.zeros((2, n), np.int64)
     remarks = Remarks(name)
     columns = dict(zip(table.column_names, table.columns, strict=True))
     for i, column in enumerate(schema.variables):
-        if column.name in columns:
+        if column.name in columns and column.name not in unread:
             count = unseen if counted is None or i in counted else uncounted
             _encode_column(column, columns[column.name], values[i], observed[i], count, first_row, remarks)
     for column in schema.columns:
@@ -93,7 +94,7 @@ def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
     return table_of(table, name)[0] if isinstance(table, np.ndarray) else table
 
 
-def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Table:
+def _match(schema: Schema, table: pa.Table, where: str, partial: bool, unread: Collection[str]) -> pa.Table:
     """The table with the schema's names, once it is known to be about the same things."""
     if is_nameless(table):
         table = _by_position(schema, table, where)
@@ -104,7 +105,7 @@ def _match(schema: Schema, table: pa.Table, where: str, partial: bool) -> pa.Tab
             f"{where} has none of the columns of the model: it has {_some(table.column_names)}, the model "
             f"was fitted on {_some(want)}"
         )
-    absent = [name for name in want if name not in have and name != schema.target]
+    absent = [name for name in want if name not in {*have, *unread, schema.target}]
     known = set(schema.names)
     extra = [name for name in table.column_names if name not in known]
     if absent and not partial:

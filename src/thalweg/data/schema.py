@@ -114,9 +114,12 @@ class Schema:
         name: str = "data",
         partial: bool = False,
         counted: Collection[int] | None = None,
+        unread: Collection[str] = (),
     ) -> Rows:
         """Cells as codes: see `thalweg.data.codec.encode`."""
-        return encode(self, table, first_row=first_row, name=name, partial=partial, counted=counted)
+        return encode(
+            self, table, first_row=first_row, name=name, partial=partial, counted=counted, unread=unread
+        )
 
     def decode(
         self,

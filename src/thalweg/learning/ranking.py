@@ -19,6 +19,9 @@ from thalweg.learning.objective import AbstractObjective
 List = Float[Array, "m"]
 Present = Bool[Array, "m"]
 
+#: What a nat of `rank_net` counts beside NDCG.
+TIES = 0.01
+
 
 def better(relevance: List, present: Present) -> Bool[Array, "m m"]:
     """Which ordered pairs (i, j) of a list have \\(r_i > r_j\\): pairs of equal relevance teach nothing."""
@@ -131,8 +134,12 @@ class ListNet(AbstractLists):
 
 
 class LambdaRank(AbstractLists):
-    r"""The slope of `lambda_rank`, at the value \(1 - \mathrm{NDCG}@k\): what the slope is meant to lower, and what
-    says which energy is best. Its own value would not, for its weights change with the order."""
+    r"""The slope of `lambda_rank`, at the value \(1 - \mathrm{NDCG}@k\) and a hundredth of `rank_net`.
+
+    NDCG is what the slope is meant to raise and what says which energy is best; the value of `lambda_rank` would not,
+    for its weights change with the order. `rank_net` parts energies of equal NDCG, of which there are many over few
+    lists.
+    """
 
     k: int = eqx.field(static=True, default=10)
     exponential: bool = eqx.field(static=True, default=True)
@@ -144,4 +151,5 @@ class LambdaRank(AbstractLists):
     def of_list(self, scores, relevance, present):
         slope = lambda_rank(scores, relevance, present, self.k, self.exponential)
         value = 1 - ndcg(scores, relevance, present, self.k, self.exponential)
+        value += TIES * rank_net(scores, relevance, present)
         return jax.lax.stop_gradient(value - slope) + slope

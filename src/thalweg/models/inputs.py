@@ -104,11 +104,23 @@ class Inputs(eqx.Module):
             layout.position[layout.categories] + jnp.round(codes[layout.categories]).astype(jnp.int32)
         ]
         found = missing + jnp.sum(jnp.where(known[layout.categories][:, None], looked, 0), axis=0)
-        numbers = np.flatnonzero(layout.numeric)
-        if not len(numbers):
+        if not len(self.numeric):
             return found
-        u = jnp.where(known, (codes - layout.center) * layout.factor, 0)[numbers]
-        return found + (squash(u) if self.squashed else u) @ weights[layout.position[numbers]]
+        return found + self.numbers(y, observed) @ weights[layout.position[self.numeric]]
+
+    @property
+    def numeric(self) -> np.ndarray:
+        """Which of the input columns are numbers."""
+        return np.flatnonzero(self.embedding.layout.numeric)
+
+    def numbers(self, y: Float[Array, "d"], observed: Bool[Array, "d"]) -> Float[Array, "n"]:
+        """The coordinates of the numbers among the inputs, as `read` has them; 0 of a missing one."""
+        layout = self.embedding.layout
+        known = observed[self.index]
+        u = jnp.where(known, (jnp.where(known, y[self.index], 0) - layout.center) * layout.factor, 0)
+        if self.squashed:
+            u = jnp.where(np.array([not column.pixel for column in self.embedding.space.columns]), squash(u), u)
+        return u[self.numeric]
 
     @property
     def fan_in(self) -> int:

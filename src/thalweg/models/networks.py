@@ -17,6 +17,7 @@ from thalweg.models.recipe import setting
 from thalweg.nn.convolution import Convolution
 from thalweg.nn.initial import Initial
 from thalweg.nn.mlp import Trunk, linear_weights
+from thalweg.nn.waves import Waves
 
 NETWORKS = ("auto", "linear", "mlp", "conv")
 
@@ -36,6 +37,12 @@ class NetworkSettings:
     convolutions: int = setting(
         3, "conv: 3×3 convolutions; the first sees every pixel, the others every second"
     )
+    waves: int = setting(
+        0, "mlp: sines and as many cosines that read each number beside itself, for answers that change quickly"
+    )
+    frequency: float = setting(
+        0.3, "mlp: deviation of their frequencies before training, in waves a deviation of the number"
+    )
     dropout: float = setting(0.1, "share of hidden units left out in training")
     shift: int = setting(0, "conv: pixels by which pictures are moved at random in training, at most")
 
@@ -45,6 +52,10 @@ class NetworkSettings:
         for name in ("width", "layers", "channels", "convolutions"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.waves < 0:
+            raise SettingsError(f"waves are counted from 0, not {self.waves}")
+        if not self.frequency > 0:
+            raise SettingsError(f"frequencies have a deviation above 0, not {self.frequency:g}")
         if self.shift < 0:
             raise SettingsError(f"a shift is a number of pixels, not {self.shift}")
         if not 0 <= self.dropout < 1:
@@ -67,10 +78,11 @@ class Network(eqx.Module):
     r"""\(f(x) = W^\top h(x) + b\), numbers from the inputs of a row; h(x) = x where there is no hidden layer.
 
     `convolutions` read the picture among the inputs, whose features come after those of the other columns; in training
-    it is moved by up to `shift` pixels.
+    it is moved by up to `shift` pixels. `waves` of the numbers come last.
     """
 
     inputs: Inputs
+    waves: Waves | None
     convolutions: tuple[Convolution, ...]
     hidden: Hidden | None
     last: Float[Array, "h o"]
@@ -98,6 +110,10 @@ class Network(eqx.Module):
         key: PRNGKeyArray | None,
     ) -> Float[Array, "h"]:
         """The features times the weights: the columns, or what convolutions make of the picture among them."""
+        if self.waves is not None:
+            columns = self.inputs.width
+            found = self.inputs.project(y, observed, weights[:columns])
+            return found + self.waves(self.inputs.numbers(y, observed)) @ weights[columns:]
         if not self.convolutions:
             return self.inputs.project(y, observed, weights)
         picture = self.inputs.picture(y, observed)
@@ -140,10 +156,14 @@ def network_of(
     inputs = replace(inputs, squashed=kind != "linear")
     layers, width = _convolutions(inputs, settings, initial) if kind == "conv" else ((), inputs.width)
     active = width if layers else inputs.fan_in
+    waves = _waves(inputs, settings, initial) if kind == "mlp" else None
+    if waves is not None:
+        # Each is about as large as 1/√2.
+        width, active = width + waves.width, active + waves.width // 2
     hidden = None if kind == "linear" else _hidden(width, active, settings, initial)
     width = width if hidden is None else settings.width
     last = initial.normal((width, outputs), spread / width**0.5)
-    return Network(inputs, layers, hidden, last, initial.zeros(outputs), settings.shift if layers else 0)
+    return Network(inputs, waves, layers, hidden, last, initial.zeros(outputs), settings.shift if layers else 0)
 
 
 def _convolutions(
@@ -159,6 +179,13 @@ def _convolutions(
         shape = (-(-shape[0] // stride), -(-shape[1] // stride), out)
     beside = inputs.beside.width if len(canvas.others) else 0
     return tuple(layers), beside + int(np.prod(shape))
+
+
+def _waves(inputs: Inputs, settings: NetworkSettings, initial: Initial) -> Waves | None:
+    numbers = len(inputs.numeric)
+    if not settings.waves or not numbers:
+        return None
+    return Waves(numbers, settings.waves, settings.frequency, initial=initial)
 
 
 def _hidden(features: int, active: int, settings: NetworkSettings, initial: Initial) -> Hidden:

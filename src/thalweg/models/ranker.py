@@ -55,6 +55,10 @@ class Ranker(AbstractScored, AbstractMarginal, AbstractTabular, AbstractZeroTemp
     def space(self) -> Record:
         return self.network.inputs.space
 
+    @property
+    def query(self) -> int:
+        return self.network.inputs.answers[1]
+
     def score(self, y, observed, *, key=None):
         return self.network(y, observed, key=key)[0]
 
@@ -193,4 +197,5 @@ RANKER = Recipe(
     skeleton=skeleton,
     train=train,
     ordered=True,
+    lists="query",
 )

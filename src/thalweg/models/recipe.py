@@ -49,7 +49,8 @@ class Recipe:
     `code` is the taxonomy code of LeCun's slide (`docs/design.md`); `skeleton` builds an energy of the right
     shapes from the space and the settings alone, which is what a saved model is checked against; `validates` asks
     for rows held out for early stopping; `settle(settings, schema, rows)` gives the settings that were left open the
-    values that suit so many rows; `ordered` where the target is a number, however few values it has.
+    values that suit so many rows; `ordered` where the target is a number, however few values it has; `lists` names the
+    setting that says whose rows belong together, column by column value, and are held out together.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Recipe:
     validates: bool = False
     settle: Callable[[Any, Schema, int], Any] = lambda settings, schema, rows: settings
     ordered: bool = False
+    lists: str = ""
 
     @property
     def conditional(self) -> bool:

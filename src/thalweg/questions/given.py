@@ -64,12 +64,15 @@ def check_whole(F: AbstractEnergy, question: str) -> None:
         )
 
 
-def check_order(F: AbstractEnergy) -> None:
+def check_order(F: AbstractEnergy, question: str = "") -> None:
     """Raise `NotAnswered` for an energy that orders rows and says nothing about what is in them."""
     if isinstance(F, AbstractScored):
-        raise NotAnswered(
-            f"the model says which row comes before which, and nothing about their cells: {JOINT}"
+        said = (
+            "nothing about their cells"
+            if not question
+            else f"not which are unusual, as {question} does (ask rank)"
         )
+        raise NotAnswered(f"the model says which row comes before which, and {said}: {JOINT}")
 
 
 def _names(F: AbstractConditional) -> tuple[str, ...]:

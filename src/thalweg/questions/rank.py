@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.questions.records import Ranking
+from thalweg.questions.records import Order, Ranking
 
 
 def method(kind: type[AbstractEnergy]) -> str:
@@ -31,3 +32,14 @@ def rank(rows: Rows | None, candidates: Rows, energies: Callable[[Rows], np.ndar
     table = energies(merged).reshape(n, m)
     order = np.argsort(table, axis=1, kind="stable")
     return Ranking(order, np.take_along_axis(table, order, axis=1))
+
+
+def order(energies: np.ndarray, query: pa.ChunkedArray | None) -> Order:
+    """Rows among themselves by their energies; where there is a `query` those of each, in the order in which these come."""
+    if query is None:
+        row = np.argsort(energies, kind="stable")
+        return Order(row, np.arange(1, len(row) + 1), energies[row])
+    codes = query.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    row = np.lexsort((energies, codes))
+    begins = np.searchsorted(codes[row], codes[row], side="left")
+    return Order(row, np.arange(1, len(row) + 1) - begins, energies[row], query.take(pa.array(row)).combine_chunks())

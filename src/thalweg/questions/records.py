@@ -104,6 +104,21 @@ class Ranking:
         )
 
 
+@dataclass(frozen=True)
+class Order:
+    """Rows among themselves, those of each query from lowest to highest energy: which `row` (n,), its `rank` in the
+    query from 1, its `energy`, and its `query` (None: all are of one)."""
+
+    row: np.ndarray
+    rank: np.ndarray
+    energy: np.ndarray
+    query: pa.Array | None = None
+
+    def to_table(self) -> pa.Table:
+        columns = {"row": self.row, "rank": self.rank, "energy": self.energy}
+        return pa.table(columns if self.query is None else {"query": self.query, **columns})
+
+
 _PAIRS = pa.schema(
     {
         "row": pa.int64(),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractEnergy
-from thalweg.energy.capabilities import AbstractSmoothed
+from thalweg.energy.capabilities import AbstractScored, AbstractSmoothed
 from thalweg.energy.spaces import Record
 from thalweg.errors import DataWarning, NotAnswered, SettingsError
 from thalweg.evaluate.calibration import conformal_p_values
@@ -22,7 +22,9 @@ from thalweg.questions.batches import by_row, in_batches
 PATTERNS = 32
 
 
-def method(kind: type[AbstractEnergy]) -> str:
+def method(kind: type[AbstractEnergy]) -> str | None:
+    if issubclass(kind, AbstractScored):
+        return None
     if issubclass(kind, AbstractSmoothed):
         return "exact: F and the smoother energy beside it, and a split conformal p-value"
     return "exact: F, and a split conformal p-value"

@@ -226,6 +226,17 @@ def reliability_curve(probabilities: Float[np.ndarray, "n k"], labels: Int[np.nd
 
 
 @drawing
+def by_place(curves: Mapping[str, Float[np.ndarray, "k"]], relevance: str) -> Figure:
+    """The mean relevance of the row at each place, in one order and another."""
+    figure, [axes] = panels()
+    for (name, means), colour in zip(curves.items(), (FIRST, MUTED, THIRD), strict=False):
+        axes.plot(np.arange(1, len(means) + 1), means, "o-", color=colour, label=name, markersize=4)
+    axes.set(xlabel="place", ylabel=f"mean {plain(relevance)}")
+    axes.legend()
+    return figure
+
+
+@drawing
 def confusions(counts: Int[np.ndarray, "k k"], levels: Sequence[str]) -> Figure:
     """Which class (down) is taken for which (across), in percent of each class; the diagonal is right."""
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

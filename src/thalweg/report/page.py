@@ -6,9 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from thalweg.energy.capabilities import AbstractScored
 from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
-from thalweg.report import mixing, predictions, samples, training, worst
+from thalweg.report import mixing, orders, predictions, samples, training, worst
 from thalweg.report.html import LeftOut, Section, escape
 from thalweg.report.rows import Look, held_out, look_at, unseen
 
@@ -41,13 +42,15 @@ def page(model: Any, data: Any = None, extra_sections: Sequence[Section] = ()) -
 
 
 def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> str:
-    scores = model.score(look.table) if look is not None and held_out(model) is not None else None
+    judged = look is not None and held_out(model) is not None and not isinstance(model.F, AbstractScored)
+    scores = model.score(look.table) if judged else None
     p_values = None if scores is None else scores.p_value
     parts = [
         _part("Questions", training.questions, model),
         _part("Learning curves", training.learning, model),
         _part("Energies", training.energies, model),
         _part("Calibration", training.calibration, model, look, p_values),
+        _part(orders.NAME, orders.orders, model, unseen(model, look)),
         _part("Predictions", predictions.predictions, model, unseen(model, look)),
         _part("Samples", samples.samples, model, unseen(model, look)),
         _part("Chains", mixing.chains, model),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.energy.capabilities import AbstractScored
 from thalweg.report import figures
 from thalweg.report.html import LeftOut, Section, code, escape, facts, figure, number, table, tiles
 from thalweg.report.judge import p_values
@@ -83,7 +84,7 @@ COMMANDS = {
     "label": "thalweg label MODEL DATA -k 3",
     "retrieve": "thalweg retrieve MODEL DATA AMONG -k 10",
     "detect": "thalweg detect MODEL FOLDER",
-    "rank": "thalweg rank MODEL DATA CANDIDATES",
+    "rank": "thalweg rank MODEL DATA [CANDIDATES]",
     "explain": "thalweg explain MODEL DATA --top 3",
     "encode": "thalweg encode MODEL DATA",
 }
@@ -132,6 +133,8 @@ def energies(model: Any) -> Section | LeftOut:
     sets = {k: v[np.isfinite(v)] for k, v in sets.items() if np.isfinite(v).any()}
     if not sets:
         return LeftOut("Energies", "the model was saved without the energies of its rows")
+    if isinstance(model.F, AbstractScored):
+        return LeftOut("Energies", "they put the rows of a query in order, and mean nothing across queries")
     medians = {name: float(np.median(v)) for name, v in sets.items()}
     rows = [
         (name, len(v), *(float(q) for q in np.quantile(v, [0.05, 0.5, 0.95]))) for name, v in sets.items()
@@ -167,6 +170,8 @@ def _gap_reading(medians: Mapping[str, float]) -> str:
 
 def calibration(model: Any, look: Look | None, look_p: Any) -> Section | LeftOut:
     """The share of rows flagged against the rate asked for."""
+    if isinstance(model.F, AbstractScored):
+        return LeftOut("Calibration", "the energies of a ranker do not say which rows are unusual")
     sets = model.evidence.get("surprises", {})
     held_out = np.sort(np.asarray(sets.get("held-out", ()), float))
     if len(held_out) < 20:

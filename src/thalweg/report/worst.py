@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from thalweg.energy.capabilities import AbstractConditional, AbstractSequential, AbstractSliding
+from thalweg.energy.capabilities import AbstractConditional, AbstractScored, AbstractSequential, AbstractSliding
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
 from thalweg.report.rows import Look
@@ -25,6 +25,8 @@ def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
         return LeftOut(
             "Worst rows", "single pixels do not explain what is in a window: look at what `detect` finds"
         )
+    if isinstance(model.F, AbstractScored):
+        return LeftOut("Worst rows", "the last of its query is not wrong")
     if scores is None:
         return LeftOut("Worst rows", "the model was fitted without rows that say what is usual")
     order = np.argsort(-np.nan_to_num(np.asarray(scores.energy), nan=np.inf), kind="stable")[:WORST]
