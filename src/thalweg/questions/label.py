@@ -18,7 +18,7 @@ def method(kind: type[AbstractEnergy]) -> str | None:
 
 
 def label(F: AbstractEnergy, rows: Rows, schema: Schema, k: int, anew: bool = False) -> Labels:
-    """The `k` best labellings of each sequence; labels that the rows have already are held, unless all are found `anew`.
+    """The `k` best labellings of each sequence; labels that the rows have already are held, unless `anew`.
 
     Raises `NotAnswered` for an energy whose rows are each by themselves.
     """

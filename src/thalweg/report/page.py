@@ -8,8 +8,8 @@ from typing import Any
 
 from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
-from thalweg.report import mixing, predictions, samples, training, worst
-from thalweg.report.html import LeftOut, Section, escape
+from thalweg.report import mixing, predictions, retrieval, samples, training, worst
+from thalweg.report.html import LeftOut, Section, escape, prose
 from thalweg.report.rows import Look, held_out, look_at, unseen
 
 
@@ -49,6 +49,7 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
         _part("Energies", training.energies, model),
         _part("Calibration", training.calibration, model, look, p_values),
         _part("Predictions", predictions.predictions, model, unseen(model, look)),
+        _part("Retrieval", retrieval.retrieval, model, unseen(model, look)),
         _part("Samples", samples.samples, model, unseen(model, look)),
         _part("Chains", mixing.chains, model),
         _part("Completions", samples.completions, model, unseen(model, look)),
@@ -58,7 +59,7 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
     shown = [part for part in parts if isinstance(part, Section)]
     left_out = [part for part in parts if isinstance(part, LeftOut)]
     body = (
-        training.headline(model)
+        training.headline(model, shown)
         + _contents(shown)
         + "".join(part.html() for part in shown)
         + _absent(left_out)
@@ -66,7 +67,9 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
     return _document(f"{model.recipe} on {model.card.get('data', 'data')}: Thalweg report", body)
 
 
-def _part(name: str, build: Callable[..., Section | LeftOut], *arguments: Any) -> Section | LeftOut:
+def _part(
+    name: str, build: Callable[..., Section | LeftOut | None], *arguments: Any
+) -> Section | LeftOut | None:
     """A part of the page, or why there is none: a question not answered leaves the rest of the page whole."""
     try:
         return build(*arguments)
@@ -82,7 +85,7 @@ def _contents(sections: Sequence[Section]) -> str:
 def _absent(left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
-    lines = "".join(f"<li><b>{escape(part.name)}</b>: {escape(part.why)}</li>" for part in left_out)
+    lines = "".join(f"<li><b>{escape(part.name)}</b>: {prose(part.why)}</li>" for part in left_out)
     return f'<footer><p class="name">Left out</p><ul>{lines}</ul></footer>'
 
 
