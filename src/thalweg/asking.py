@@ -237,8 +237,8 @@ def _predict(
     return answer.to_table() if answer.modes is None else answer.modes.to_table()
 
 
-def _label(model: Model, rows: pa.Table, k: int = 1) -> pa.Table:
-    return model.label(rows, k=k).to_table()
+def _label(model: Model, rows: pa.Table, k: int = 1, anew: bool = False) -> pa.Table:
+    return model.label(rows, k=k, anew=anew).to_table()
 
 
 def _rank(model: Model, rows: pa.Table, candidates: Any = None) -> pa.Table:

@@ -178,13 +178,13 @@ class Model:
         )
         return replace(answer, modes=found)
 
-    def label(self, rows: Any, *, k: int = 1) -> Labels:
+    def label(self, rows: Any, *, k: int = 1, anew: bool = False) -> Labels:
         """The labels of sequences of rows: the `k` labellings of least energy of each, and every label's probability.
 
-        Labels that the rows have already are held; `predict` reads none.
+        Labels that the rows have already are held, and the answer says which; with `anew` none is read.
         """
         _, encoded = self._encode(rows)
-        return labelling.label(self.F, encoded, self.schema, k)
+        return labelling.label(self.F, encoded, self.schema, k, anew)
 
     def mean(self, rows: Any, target: str | None = None, *, steps: int | None = None) -> np.ndarray:
         """The mean of a column of numbers given the others, float64 (n,): `predict(…).mean` and no more work.

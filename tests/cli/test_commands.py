@@ -204,6 +204,16 @@ def test_explain_names_the_wrong_cell(run, folder, model):
     assert "alcohol" in json.loads(out)["answers"][0]["columns"]
 
 
+def test_a_missing_cell_is_explained_as_missing(run, folder):
+    table = thalweg.data.load("wine.csv").table.slice(0, 20)
+    holes = [cell is None for cell in table["alcohol"].to_pylist()]
+    assert any(holes)
+    pyarrow.parquet.write_table(table, folder / "holes.parquet")
+    answers = json.loads(run("explain m holes.parquet --top 0 --json")[1])["answers"]
+    told = {answer["row"]: answer["value"] for answer in answers if answer["column"] == "alcohol"}
+    assert [told[row] is None for row in range(20)] == holes
+
+
 def test_rank_orders_candidates_by_energy(run, folder, model):
     (folder / "candidates.csv").write_text("class\ncultivar 0\ncultivar 1\ncultivar 2\n")
     status, out, err = run("rank m wine.csv candidates.csv --json")

@@ -289,10 +289,62 @@ def test_a_wrong_label_is_explained_by_its_neighbours(fitted):
     new = draw(20, 7)
     marginals, tags = truth(new), np.array([TAGS.index(t) for t in new.table["tag"].to_pylist()])
     found = fitted.explain(new)
-    column = found.columns.index("tag")
+    assert found.columns == ("tag",)
     expected = np.log(marginals.max(axis=1) / marginals[np.arange(len(tags)), tags])
-    np.testing.assert_allclose(found.release[:, column], expected, atol=0.5)
-    assert not np.delete(found.release, column, axis=1).any()
+    np.testing.assert_allclose(found.release[:, 0], expected, atol=0.5)
+
+
+def test_what_is_missing_is_explained_as_missing(fitted):
+    found = fitted.explain(pa.table({"of": [0, 0, 0], "word": ["u", None, "w"], "tag": ["a", "b", None]}))
+    assert found.value["word"].to_pylist() == found.proposal["word"].to_pylist() == ["u", None, "w"]
+    assert found.value["tag"].to_pylist() == ["a", "b", None]
+    told = found.to_table(top=3)
+    assert told["column"].to_pylist() == ["tag"] * 3
+    assert told["value"].to_pylist() == ["a", "b", None]
+    assert told["suggestion"][2].as_py() is None
+
+
+def test_labels_that_are_held_are_told_and_can_be_found_anew(fitted):
+    new = draw(10, 9).table
+    tags = new["tag"].to_pylist()
+    some = [tag if i % 3 == 0 else None for i, tag in enumerate(tags)]
+    # One is as wrong as can be: where it is held it stays.
+    some[0] = TAGS[truth(draw(10, 9))[0].argmin()]
+    partly = new.set_column(2, "tag", pa.array(some))
+    found = fitted.label(partly)
+    assert found.held.tolist() == [tag is not None for tag in some]
+    assert [tag for tag, held in zip(found.value.to_pylist(), found.held, strict=True) if held] == some[::3]
+    assert (found.probability[found.held] > 0.999).all()
+    table = found.to_table()
+    assert table["held"].to_pylist() == found.held.tolist()
+    anew = fitted.label(partly, anew=True)
+    assert not anew.held.any()
+    assert anew.to_table().equals(fitted.label(new.drop_columns(["tag"])).to_table())
+    assert anew.value[0].as_py() != some[0]
+
+
+def test_the_command_says_how_many_labels_were_held(fitted, monkeypatch, tmp_path, capsys):
+    import json
+
+    import pyarrow.parquet
+
+    from thalweg.cli import stream
+    from thalweg.cli.main import main
+
+    new = draw(10, 9).table
+    some = [tag if i % 3 == 0 else None for i, tag in enumerate(new["tag"].to_pylist())]
+    pyarrow.parquet.write_table(new.set_column(2, "tag", pa.array(some)), tmp_path / "new.parquet")
+    monkeypatch.setattr(stream, "load_model", lambda path: fitted)
+    held, rows = len(some[::3]), len(some)
+    assert main(["label", "m", str(tmp_path / "new.parquet"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["held"] == held
+    assert f"{held} of {rows} labels were held as " in err
+    assert "--anew labels every row" in err
+    assert main(["label", "m", str(tmp_path / "new.parquet"), "--json", "--anew"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["held"] == 0
+    assert "were held" not in err
     drawn = fitted.sample(400, given={"word": "u"})["tag"].to_pylist()
     one = fitted.predict(pa.table({"of": [3], "word": ["u"]})).probabilities[0]
     np.testing.assert_allclose([drawn.count(t) / 400 for t in TAGS], one, atol=4 * np.sqrt(0.25 / 400))

@@ -179,7 +179,10 @@ def test_counts_and_dates_are_answers_too(tmp_path):
     np.testing.assert_array_equal(
         thalweg.load(tmp_path / "model").energy(table().slice(0, 5)), model.energy(table().slice(0, 5))
     )
-    assert np.isfinite(model.explain(table().slice(0, 2)).release).all()
+    told = model.explain(table().slice(0, 2), pairs=True)
+    assert told.columns == ("price", "day")
+    assert np.isfinite(told.release).all()
+    assert {pair["columns"] for pair in told.pairs} == {"price, day"}
 
 
 def test_what_cannot_be_predicted_is_said():

@@ -57,7 +57,9 @@ def test_unseen_queries_are_put_in_order(loss):
         assert sorted(order.row) == list(range(len(test)))
         for q in range(60):
             rows = order.row[order.query.to_numpy() == q]
-            np.testing.assert_array_equal(rows, np.flatnonzero(of == q)[np.argsort(-scores[of == q], kind="stable")])
+            np.testing.assert_array_equal(
+                rows, np.flatnonzero(of == q)[np.argsort(-scores[of == q], kind="stable")]
+            )
             assert order.rank[order.query.to_numpy() == q].tolist() == list(range(1, len(rows) + 1))
         np.testing.assert_array_equal(
             model.rank(test.drop_columns(["query"])).row, np.argsort(-scores, kind="stable")

@@ -30,7 +30,7 @@ class StubSchema:
     """Numbers are standardised, texts are indices; an unknown text or an empty cell is missing."""
 
     def __init__(self, table: pa.Table, grid: tuple[int, ...] = ()):
-        self.grid, self.target, self.rows = grid, None, table.num_rows
+        self.grid, self.target, self.sequence, self.rows = grid, None, None, table.num_rows
         self.columns = tuple(_described(name, table.column(name)) for name in table.column_names)
         self.space = Record(tuple(_coded(column) for column in self.columns if column.kind != "constant"))
 

@@ -107,9 +107,23 @@ def predict(
 def label(
     asked: Asked,
     k: Annotated[int, typer.Option("-k", min=1, help="How many labellings of each sequence.")] = 1,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Label every row; otherwise labels that DATA has are held.")
+    ] = False,
 ) -> None:
     """The labels of sequences of rows: those of least energy together, with every label's probability."""
-    present(asked, ask(asked, "label", k=k), _explained(asked), k=k)
+    held = 0
+
+    def count(table):
+        nonlocal held
+        held += sum(table.column("held").to_pylist())
+
+    answered = ask(asked, "label", watch=count, k=k, anew=anew)
+    if held:
+        asked.output.note(
+            f"{held:,} of {answered.rows:,} labels were held as {asked.data} has them; --anew labels every row"
+        )
+    present(asked, answered, _explained(asked), k=k, anew=anew, held=held)
 
 
 @about_rows(epilog="Example:  [bold]thalweg rank wine-model open.csv candidates.csv[/bold]")

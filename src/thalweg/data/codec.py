@@ -63,9 +63,9 @@ def encode(
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
-    (None: of all columns, else of those `counted`);
-    each of these with one `DataWarning`. Columns that are `unread` are unobserved, without a word. Row numbers in messages count from `first_row + 1`. Raises
-    `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
+    (None: of all columns, else of those `counted`); each of these with one `DataWarning`. Columns that are `unread` are
+    unobserved, without a word. Row numbers in messages count from `first_row + 1`. Raises `SchemaError` for cells of
+    the wrong type and `DataError` for infinite ones, naming column and row.
     """
     table = _match(schema, _table(table, name), name, partial, unread)
     n, d = table.num_rows, len(schema.variables)

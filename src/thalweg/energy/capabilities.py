@@ -373,12 +373,12 @@ class AbstractEmbedded(AbstractEnergy):
 
 
 class AbstractScored(AbstractEnergy):
-    r"""An energy that orders rows, \(F = -s\): its scores mean nothing but their order and their differences.
+    r"""An energy that orders rows, \(F = -s\): its scores mean nothing but their order and their differences."""
 
-    Rows that are alike in the column at `query` are compared, and no others (None: all are).
-    """
-
-    query: eqx.AbstractVar[int | None]
+    @property
+    def query(self) -> int | None:
+        """The column by which rows are compared, those alike in it and no others; None where all are."""
+        return None
 
     @abstractmethod
     def score(

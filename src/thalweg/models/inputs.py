@@ -119,7 +119,9 @@ class Inputs(eqx.Module):
         known = observed[self.index]
         u = jnp.where(known, (jnp.where(known, y[self.index], 0) - layout.center) * layout.factor, 0)
         if self.squashed:
-            u = jnp.where(np.array([not column.pixel for column in self.embedding.space.columns]), squash(u), u)
+            u = jnp.where(
+                np.array([not column.pixel for column in self.embedding.space.columns]), squash(u), u
+            )
         return u[self.numeric]
 
     @property

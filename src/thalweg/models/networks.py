@@ -38,7 +38,8 @@ class NetworkSettings:
         3, "conv: 3×3 convolutions; the first sees every pixel, the others every second"
     )
     waves: int = setting(
-        0, "mlp: sines and as many cosines that read each number beside itself, for answers that change quickly"
+        0,
+        "mlp: sines and as many cosines that read each number beside itself, for answers that change quickly",
     )
     frequency: float = setting(
         0.3, "mlp: deviation of their frequencies before training, in waves a deviation of the number"
@@ -163,7 +164,9 @@ def network_of(
     hidden = None if kind == "linear" else _hidden(width, active, settings, initial)
     width = width if hidden is None else settings.width
     last = initial.normal((width, outputs), spread / width**0.5)
-    return Network(inputs, waves, layers, hidden, last, initial.zeros(outputs), settings.shift if layers else 0)
+    return Network(
+        inputs, waves, layers, hidden, last, initial.zeros(outputs), settings.shift if layers else 0
+    )
 
 
 def _convolutions(

@@ -79,6 +79,10 @@ class Settings(NetworkSettings):
 
     target: str = setting("", "the column of relevance, the more the better (--target)")
     query: str = setting("", "the column that says which rows are ranked together")
+    waves: int = setting(
+        16,
+        "sines and as many cosines that read each number beside itself; 0 for a network that is smooth in them",
+    )
     loss: str = setting("lambda-rank", f"the loss over lists: {', '.join(LOSSES)}")
     k: int = setting(10, "lambda-rank: the places of NDCG that count")
     gain: str = setting(

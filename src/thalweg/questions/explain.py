@@ -5,6 +5,7 @@ inferred again from all others.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -55,64 +56,78 @@ def explain(
     start: np.ndarray,
     pairs: bool,
 ) -> Explanation:
-    """The release and the proposal of every cell that is `judged`, in the order of the space's columns."""
+    """The release and the proposal of every cell that is `judged`."""
     if isinstance(F, AbstractSequential):
         return _of_labels(F, rows, energies, schema)
     known = rows
     if not isinstance(F, AbstractMarginal | AbstractColumnConditional):
         known = Rows(least(F, rows, candidates, start), np.ones_like(rows.observed), rows.unseen)
     grid = candidate_grid(F.space, candidates)
+    looked_at = judged(F, schema)
     release = np.zeros(rows.values.shape)
     proposal = rows.values.copy()
-    for d in judged(F, schema):
+    for d in looked_at:
         values = np.concatenate(
             [rows.values[:, d : d + 1], np.broadcast_to(grid[d], (len(rows), grid.shape[1]))], 1
         )
         energy = along(F, known, d, values)
         best = np.argmin(energy, axis=1)
         release[:, d] = np.where(rows.observed[:, d], energy[:, 0] - energy.min(axis=1), 0.0)
-        proposal[:, d] = np.where(rows.observed[:, d], values[np.arange(len(rows)), best], proposal[:, d])
-    return Explanation(
-        energy=energies,
-        release=release,
-        columns=schema.space.names,
-        value=schema.decode(rows.values, observed=rows.observed),
-        proposal=schema.decode(proposal, observed=rows.observed),
-        pairs=_pairs(F, known, rows.observed, release, grid, schema) if pairs else None,
-    )
+        proposal[:, d] = values[np.arange(len(rows)), best]
+    found = _told(rows, energies, release, proposal, looked_at, schema)
+    if not pairs:
+        return found
+    return replace(found, pairs=_pairs(F, known, rows.observed, release, grid, schema, looked_at))
 
 
 def judged(F: AbstractEnergy, schema: Schema) -> Sequence[int]:
-    """The columns whose cells are inferred again: of an energy given a picture the answers alone, for no single pixel
-    says why a label does not fit."""
-    if isinstance(F, AbstractConditional) and schema.grid:
-        return F.answers
-    return range(len(schema.space.names))
+    """The columns whose cells are inferred again: of an energy of some columns given the others these alone, for it
+    says nothing about what it is given."""
+    return F.answers if isinstance(F, AbstractConditional) else range(len(schema.space.names))
+
+
+def _told(
+    rows: Rows,
+    energies: np.ndarray,
+    release: np.ndarray,
+    proposal: np.ndarray,
+    columns: Sequence[int],
+    schema: Schema,
+) -> Explanation:
+    """What there is to say of these columns; a cell that is missing stays so."""
+    return Explanation(
+        energy=energies,
+        release=release[:, list(columns)],
+        columns=tuple(schema.space.names[d] for d in columns),
+        value=schema.decode(np.where(rows.observed, rows.values, np.nan)),
+        proposal=schema.decode(np.where(rows.observed, proposal, np.nan)),
+    )
 
 
 def _of_labels(F: AbstractSequential, rows: Rows, energies: np.ndarray, schema: Schema) -> Explanation:
-    """The release and the proposal of each row's label among its neighbours; inputs are not judged."""
+    """The release and the proposal of each row's label among its neighbours."""
     (target,) = F.answers
     _, log_shares = sequences.labelled(F, sequences.without(rows, F.answers))
     known = rows.observed[:, target]
     release, proposal = np.zeros(rows.values.shape), rows.values.copy()
     release[:, target] = np.where(known, energies + log_shares.max(axis=1), 0.0)
-    proposal[:, target] = np.where(known, log_shares.argmax(axis=1), proposal[:, target])
-    return Explanation(
-        energy=energies,
-        release=release,
-        columns=schema.space.names,
-        value=schema.decode(rows.values, observed=rows.observed),
-        proposal=schema.decode(proposal, observed=rows.observed),
-    )
+    proposal[:, target] = log_shares.argmax(axis=1)
+    return _told(rows, energies, release, proposal, F.answers, schema)
 
 
 def _pairs(
-    F: AbstractEnergy, rows: Rows, observed: np.ndarray, release: np.ndarray, grid: np.ndarray, schema: Schema
+    F: AbstractEnergy,
+    rows: Rows,
+    observed: np.ndarray,
+    release: np.ndarray,
+    grid: np.ndarray,
+    schema: Schema,
+    columns: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """One record for each pair among a row's worst cells, the largest release first."""
-    n, d = release.shape
-    worst = np.sort(np.argsort(-np.where(observed, release, -1.0), axis=1)[:, : min(PAIR_CELLS, d)], axis=1)
+    """One record for each pair among a row's worst cells of these columns, the largest release first."""
+    n, places = len(release), np.array(columns)
+    order = np.argsort(-np.where(observed, release, -1.0)[:, places], axis=1)
+    worst = np.sort(places[order[:, :PAIR_CELLS]], axis=1)
     thin = np.linspace(0, grid.shape[1] - 1, min(PAIR_VALUES, grid.shape[1])).round().astype(int)
     values = grid[:, thin]
     names = schema.space.names

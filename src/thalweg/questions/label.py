@@ -17,8 +17,8 @@ def method(kind: type[AbstractEnergy]) -> str | None:
     return None
 
 
-def label(F: AbstractEnergy, rows: Rows, schema: Schema, k: int) -> Labels:
-    """The `k` best labellings of each sequence; labels that the rows have already are held.
+def label(F: AbstractEnergy, rows: Rows, schema: Schema, k: int, anew: bool = False) -> Labels:
+    """The `k` best labellings of each sequence; labels that the rows have already are held, unless `anew`.
 
     Raises `NotAnswered` for an energy whose rows are each by themselves.
     """
@@ -27,6 +27,8 @@ def label(F: AbstractEnergy, rows: Rows, schema: Schema, k: int) -> Labels:
     if k < 1:
         raise SettingsError(f"the number of labellings must be at least 1, not {k}")
     (target,) = F.answers
+    if anew:
+        rows = sequences.without(rows, F.answers)
     found, energies = sequences.paths(F, rows, k)
     _, log_shares = sequences.labelled(F, rows)
     shares = np.exp(log_shares)[np.arange(len(rows)), found[0].astype(int)]
@@ -37,4 +39,5 @@ def label(F: AbstractEnergy, rows: Rows, schema: Schema, k: int) -> Labels:
         shares,
         number,
         energies,
+        rows.observed[:, target],
     )

@@ -35,11 +35,17 @@ def rank(rows: Rows | None, candidates: Rows, energies: Callable[[Rows], np.ndar
 
 
 def order(energies: np.ndarray, query: pa.ChunkedArray | None) -> Order:
-    """Rows among themselves by their energies; where there is a `query` those of each, in the order in which these come."""
+    """Rows among themselves by their energies; with a `query` those of each, in the order in which these come."""
     if query is None:
         row = np.argsort(energies, kind="stable")
         return Order(row, np.arange(1, len(row) + 1), energies[row])
-    codes = query.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    codes = (
+        query.combine_chunks()
+        .dictionary_encode(null_encoding="encode")
+        .indices.to_numpy(zero_copy_only=False)
+    )
     row = np.lexsort((energies, codes))
     begins = np.searchsorted(codes[row], codes[row], side="left")
-    return Order(row, np.arange(1, len(row) + 1) - begins, energies[row], query.take(pa.array(row)).combine_chunks())
+    return Order(
+        row, np.arange(1, len(row) + 1) - begins, energies[row], query.take(pa.array(row)).combine_chunks()
+    )

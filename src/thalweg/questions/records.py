@@ -135,8 +135,9 @@ class Explanation:
     """Which cell is wrong.
 
     `energy` (n,); `release` (n, d) the nats that each cell of `columns` would release if it were re-inferred from
-    the rest of its row (0 for missing cells); `value` and `proposal` the rows as they are and with each cell
-    replaced by what it would become. `pairs` has one record a pair of cells, where asked for.
+    the rest of its row (0 for missing cells); `value` and `proposal` the rows as they are and with each of these cells
+    replaced by what it would become. `columns` are all, or of a model of some given the others these alone. `pairs` has
+    one record a pair of cells, where asked for.
     """
 
     energy: np.ndarray
@@ -176,7 +177,8 @@ class Labels:
 
     `paths` has the rows' labels in each of the best labellings, the best first, and `energy` (k, s) those labellings'
     \(F = -\log p(y \mid x)\) of every sequence, in nats; `sequence` (n,) numbers the sequences of the rows.
-    `probability` (n,) is that of each row's label in the best, whatever its neighbours' are.
+    `probability` (n,) is that of each row's label in the best, whatever its neighbours' are. `held` (n,) are the labels
+    that the rows came with, which were kept: theirs is 1.
     """
 
     target: str
@@ -184,6 +186,7 @@ class Labels:
     probability: np.ndarray
     sequence: np.ndarray
     energy: np.ndarray
+    held: np.ndarray
 
     @property
     def value(self) -> pa.Array:
@@ -192,6 +195,7 @@ class Labels:
 
     def to_table(self) -> pa.Table:
         columns: dict[str, Any] = {"sequence": self.sequence, self.target: self.value, "p": self.probability}
+        columns["held"] = self.held
         # Sequences of few labellings have no more than these.
         energies = self.energy[:, self.sequence]
         there = np.isfinite(energies)

@@ -20,17 +20,17 @@ _COLOURS = {"train": FIRST, "held-out": SECOND, "uniform noise": THIRD, "validat
 
 @drawing
 def learning_curves(history: Sequence[Mapping[str, Any]], unit: str) -> Figure:
-    """Loss against step: on the training rows and, where measured, on held-out rows with its lowest point."""
+    """Loss against step: on the training rows and, where measured, on validation rows with its lowest point."""
     figure, [axes] = panels()
-    curves = {"train": _curve(history, "loss"), "held-out": _curve(history, "held_out")}
+    curves = {"train": _curve(history, "loss"), "validation": _curve(history, "held_out")}
     for name, (steps, loss) in curves.items():
         if len(steps):
             marker = "o" if len(steps) < 3 else None
             axes.plot(steps, loss, color=_COLOURS[name], label=name, marker=marker)
-    steps, loss = curves["held-out"]
+    steps, loss = curves["validation"]
     if len(steps):
         best = int(np.argmin(loss))
-        axes.plot(steps[best], loss[best], "o", color=SECOND, markersize=6)
+        axes.plot(steps[best], loss[best], "o", color=_COLOURS["validation"], markersize=6)
         axes.annotate(f"{loss[best]:.4g}", (steps[best], loss[best]), (0, 8), textcoords="offset points",
                       ha="center", color=INK, fontsize=9)  # fmt: skip
     axes.set(xlabel="step", ylabel=f"loss ({unit})")
@@ -268,4 +268,46 @@ def predicted(
     axes.vlines(truth, low, high, color=SECOND, linewidth=0.6, alpha=0.25)
     axes.scatter(truth, mean, s=9, color=SECOND, alpha=0.6, linewidths=0)
     axes.set(xlabel="truth", ylabel="predicted mean, 5 % to 95 %")
+    return figure
+
+
+@drawing
+def modes_against(
+    names: tuple[str, str],
+    truth: tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]],
+    modes: tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]],
+) -> Figure:
+    """True answers and the modes of the model against one input; a mode's dot is as large as its probability."""
+    figure, [axes] = panels()
+    axes.scatter(*truth, s=26, facecolors="none", edgecolors=FIRST, linewidths=0.9, label="true answers")
+    x, y, share = modes
+    axes.scatter(x, y, s=2 + 16 * share, color=SECOND, alpha=0.8, linewidths=0, label="modes")
+    axes.set(xlabel=names[0], ylabel=names[1])
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+@drawing
+def densities(
+    name: str,
+    values: Float[np.ndarray, "v"],
+    density: Float[np.ndarray, "n v"],
+    modes: Sequence[Float[np.ndarray, "_"]],
+    truth: Float[np.ndarray, "n"],
+) -> Figure:
+    """The density of the answer of each row, its modes (dots), and its true answer (dashed)."""
+    columns = min(3, len(density))
+    lines = -(-len(density) // columns)
+    figure, axes = panels(lines, columns, width=2.1 * columns + 0.6, height=1.5 * lines + 0.5)
+    for panel in axes[len(density) :]:
+        panel.set_visible(False)
+    for panel, curve, found, true in zip(axes, density, modes, truth, strict=False):
+        panel.fill_between(values, curve, color=SECOND, alpha=0.25, linewidth=0)
+        panel.plot(values, curve, color=SECOND, linewidth=1.2, label="density")
+        panel.plot(found, np.interp(found, values, curve), "o", color=SECOND, markersize=5, label="modes")
+        panel.axvline(true, color=FIRST, linewidth=1.2, linestyle=(0, (4, 3)), label="true answer")
+        panel.set(yticks=[], ylim=(0, None))
+    for panel in axes[len(density) - columns : len(density)]:
+        panel.set_xlabel(name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure

@@ -2,8 +2,9 @@
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -12,7 +13,8 @@ class Section:
     """A part of the page: a title that says what to see, what to know to read it, and finished HTML.
 
     `body` goes below the reading, `beside` to the right of both where the page is wide enough, `below` across
-    the whole width.
+    the whole width. `tiles` are the numbers of this part that belong at the head of the page: name -> (number, what it
+    is).
     """
 
     anchor: str
@@ -22,13 +24,14 @@ class Section:
     body: str
     beside: str = ""
     below: str = ""
+    tiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def html(self) -> str:
         text = (
-            f'<p class="name">{escape(self.name)}</p><h2>{escape(self.title)}</h2>'
-            f'<p class="reading">{escape(self.reading)}</p>{self.body}'
+            f'<p class="name">{escape(self.name)}</p><h2>{prose(self.title)}</h2>'
+            f'<p class="reading">{prose(self.reading)}</p>{self.body}'
         )
-        inner = f'<div class="pair"><div>{text}</div><div>{self.beside}</div></div>' if self.beside else text
+        inner = pair(text, self.beside) if self.beside else text
         return f'<section id="{escape(self.anchor)}">{inner}{self.below}</section>'
 
 
@@ -44,6 +47,11 @@ def escape(value: Any, longest: int = 400) -> str:
     """Any value as text that is only text: no markup, no control characters, not endless."""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return html.escape(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def prose(text: str) -> str:
+    """A sentence, in which what stands between backticks is a piece of a command line."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, 1000))
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -110,6 +118,11 @@ def figure(picture: str, caption: str = "") -> str:
     """A picture and the line below it."""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure class="plot">{picture}{below}</figure>'
+
+
+def pair(left: str, right: str) -> str:
+    """Two things beside one another where the page is wide enough."""
+    return f'<div class="pair"><div>{left}</div><div>{right}</div></div>'
 
 
 def bar(value: float, largest: float) -> Raw:

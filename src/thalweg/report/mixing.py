@@ -20,7 +20,7 @@ def chains(model: Any) -> Section | LeftOut:
     if isinstance(model.F, AbstractDensity):
         return LeftOut("Chains", "its draws are exact and need none")
     if isinstance(model.F, AbstractConditional):
-        return LeftOut("Chains", "the model is of its target given the other columns, which nothing draws")
+        return LeftOut("Chains", "its draws, of answers to what it is given, need none")
     found = mixing(model._walker)
     count = len(found.chains.energies)
     reading = f"{count} chains of {number(found.steps)} steps, as every draw is the end of one; " + (

@@ -56,7 +56,11 @@ def orders(model: Any, look: Look | None) -> Section | LeftOut:
         "by chance": _by_place([np.full(len(r), r.mean()) for _, r in lists]),
     }
     picture = svg(figures.by_place(curves, str(target)), "orders", "Mean relevance by place")
-    return Section("orders", NAME, title, reading, body, figure(picture))
+    tile = (
+        f"{found['its order', k]:.3f}",
+        f"over {number(len(lists))} queries; by chance {found['by chance', k]:.3f}",
+    )
+    return Section("orders", NAME, title, reading, body, figure(picture), tiles={f"NDCG@{k}": tile})
 
 
 def _lists(model: Any, look: Look, query: str, target: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -9,8 +9,8 @@ from typing import Any
 from thalweg.energy.capabilities import AbstractScored
 from thalweg.errors import DataWarning, ThalwegError
 from thalweg.files import atomic_file
-from thalweg.report import mixing, orders, predictions, samples, training, worst
-from thalweg.report.html import LeftOut, Section, escape
+from thalweg.report import mixing, orders, predictions, retrieval, samples, training, worst
+from thalweg.report.html import LeftOut, Section, escape, prose
 from thalweg.report.rows import Look, held_out, look_at, unseen
 
 
@@ -42,8 +42,8 @@ def page(model: Any, data: Any = None, extra_sections: Sequence[Section] = ()) -
 
 
 def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> str:
-    judged = look is not None and held_out(model) is not None and not isinstance(model.F, AbstractScored)
-    scores = model.score(look.table) if judged else None
+    judged = held_out(model) is not None and not isinstance(model.F, AbstractScored)
+    scores = model.score(look.table) if judged and look is not None else None
     p_values = None if scores is None else scores.p_value
     parts = [
         _part("Questions", training.questions, model),
@@ -52,6 +52,7 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
         _part("Calibration", training.calibration, model, look, p_values),
         _part(orders.NAME, orders.orders, model, unseen(model, look)),
         _part("Predictions", predictions.predictions, model, unseen(model, look)),
+        _part("Retrieval", retrieval.retrieval, model, unseen(model, look)),
         _part("Samples", samples.samples, model, unseen(model, look)),
         _part("Chains", mixing.chains, model),
         _part("Completions", samples.completions, model, unseen(model, look)),
@@ -61,7 +62,7 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
     shown = [part for part in parts if isinstance(part, Section)]
     left_out = [part for part in parts if isinstance(part, LeftOut)]
     body = (
-        training.headline(model)
+        training.headline(model, shown)
         + _contents(shown)
         + "".join(part.html() for part in shown)
         + _absent(left_out)
@@ -69,7 +70,9 @@ def _page(model: Any, look: Look | None, extra_sections: Sequence[Section]) -> s
     return _document(f"{model.recipe} on {model.card.get('data', 'data')}: Thalweg report", body)
 
 
-def _part(name: str, build: Callable[..., Section | LeftOut], *arguments: Any) -> Section | LeftOut:
+def _part(
+    name: str, build: Callable[..., Section | LeftOut | None], *arguments: Any
+) -> Section | LeftOut | None:
     """A part of the page, or why there is none: a question not answered leaves the rest of the page whole."""
     try:
         return build(*arguments)
@@ -85,7 +88,7 @@ def _contents(sections: Sequence[Section]) -> str:
 def _absent(left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
-    lines = "".join(f"<li><b>{escape(part.name)}</b>: {escape(part.why)}</li>" for part in left_out)
+    lines = "".join(f"<li><b>{escape(part.name)}</b>: {prose(part.why)}</li>" for part in left_out)
     return f'<footer><p class="name">Left out</p><ul>{lines}</ul></footer>'
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 #: More rows than this are thinned evenly before they are scored.
 MOST_ROWS = 20_000
@@ -18,7 +18,7 @@ class Look:
     """Rows to look at, their numbers, and what to call them.
 
     `held_out`: they calibrate the model; `fitted`: they are those that it was fitted to, held-out ones among
-    them.
+    them. `sequence` is the column that says which belong together, if any does.
     """
 
     table: pa.Table
@@ -26,6 +26,7 @@ class Look:
     name: str
     held_out: bool = False
     fitted: bool = False
+    sequence: str | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -35,7 +36,12 @@ class Look:
         return "held-out rows" if self.held_out else f"rows of {self.name}"
 
     def thinned(self, most: int) -> "Look":
-        """At most this many rows, evenly spaced."""
+        """At most about this many rows, evenly spaced; whole sequences, where rows are of some."""
+        if self.sequence is not None and len(self) > most:
+            number = sequence_numbers(self.table.column(self.sequence))
+            count = number[-1] + 1
+            kept = np.linspace(0, count - 1, max(1, count * most // len(self))).astype(int)
+            return self.take(np.flatnonzero(np.isin(number, kept)))
         chosen = np.unique(np.linspace(0, max(len(self) - 1, 0), min(most, len(self))).astype(int))
         return self.take(chosen)
 
@@ -48,7 +54,10 @@ def look_at(model: Any, data: Any) -> Look | None:
     if data is not None:
         # Tables in memory all have one name, so that their size must agree too.
         fitted = (data.name, len(data)) == (model.card.get("data"), model.card.get("rows"))
-        return Look(data.table, np.arange(len(data)), data.name, fitted=fitted).thinned(MOST_ROWS)
+        sequence = model.schema.sequence
+        return Look(data.table, np.arange(len(data)), data.name, fitted=fitted, sequence=sequence).thinned(
+            MOST_ROWS
+        )
     return held_out(model)
 
 
@@ -65,7 +74,13 @@ def held_out(model: Any) -> Look | None:
     table = hide(
         model.schema.decode(rows.values, sequence=rows.sequence), ~rows.observed, model.schema.space.names
     )
-    return Look(table, np.arange(len(rows)), "held-out rows", held_out=True)
+    return Look(table, np.arange(len(rows)), "held-out rows", held_out=True, sequence=model.schema.sequence)
+
+
+def sequence_numbers(cells: pa.ChunkedArray) -> Int[np.ndarray, "n"]:
+    """Which sequence each row is of, counted from 0: rows beside each other with one value."""
+    codes = cells.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.cumsum(np.diff(codes, prepend=codes[:1]) != 0)
 
 
 def hide(table: pa.Table, hidden: Bool[np.ndarray, "n d"], names: Sequence[str]) -> pa.Table:

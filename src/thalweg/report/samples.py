@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from thalweg.data.rows import Rows
 from thalweg.energy.base import AbstractDensity
+from thalweg.energy.capabilities import AbstractConditional
 from thalweg.errors import ThalwegError
 from thalweg.report import figures, pictures
 from thalweg.report.html import LeftOut, Section, figure, number, table
@@ -21,6 +22,8 @@ CHAINED = 128
 
 def samples(model: Any, look: Look | None) -> Section | LeftOut:
     """Rows drawn from the model: as images, or beside the data."""
+    if isinstance(model.F, AbstractConditional):
+        return LeftOut("Samples", "the model draws answers to what it is given, and no whole rows")
     if model.schema.grid:
         return _image_samples(model)
     if look is None:
@@ -87,6 +90,8 @@ def _scatter(schema: Any, pair: list[int], real: tuple, drawn: tuple) -> str:
 
 def completions(model: Any, look: Look | None) -> Section | LeftOut:
     """Hidden cells and the model's guesses."""
+    if isinstance(model.F, AbstractConditional):
+        return LeftOut("Completions", "the model fills nothing but its answers, which are its predictions")
     if look is None:
         return LeftOut("Completions", "there are no rows to hide cells of")
     return (

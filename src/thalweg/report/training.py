@@ -1,11 +1,12 @@
 """The parts about training: what was fitted, its curves, its energies, its p-values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from thalweg.energy.capabilities import AbstractScored
+from thalweg.energy.base import AbstractDensity
+from thalweg.energy.capabilities import AbstractConditional, AbstractScored
 from thalweg.report import figures
 from thalweg.report.html import LeftOut, Section, code, escape, facts, figure, number, table, tiles
 from thalweg.report.judge import p_values
@@ -15,26 +16,15 @@ from thalweg.report.style import svg
 
 def unit(model: Any) -> str:
     """What energies are counted in."""
-    from thalweg.energy.base import AbstractDensity
-    from thalweg.energy.capabilities import AbstractConditional
-
     return "nats" if isinstance(model.F, AbstractDensity | AbstractConditional) else "up to a constant"
 
 
-def headline(model: Any) -> str:
-    """The card: what was fitted to what, and the few numbers to read first."""
+def headline(model: Any, parts: Sequence[Section] = ()) -> str:
+    """The card: what was fitted to what, and the few numbers to read first: those of the parts, or energies."""
     card = model.card
-    energies = {k: np.asarray(v, float) for k, v in model.evidence.get("energies", {}).items() if len(v)}
     shown = {"rows": (number(card.get("rows")), f"of {number(card.get('columns'))} columns")}
-    for name, note in (
-        ("held-out", "rows that training never saw"),
-        ("uniform noise", "rows that mean nothing"),
-    ):
-        if name in energies:
-            shown[f"energy, {name}"] = (
-                number(float(np.mean(energies[name]))),
-                f"{unit(model)} a row: {note}",
-            )
+    told = {name: tile for part in parts for name, tile in part.tiles.items()}
+    shown |= told or _energy_tiles(model)
     if card.get("seconds") is not None:
         shown["time"] = (f"{card['seconds']:.1f} s", _memory(card))
     return (
@@ -42,6 +32,25 @@ def headline(model: Any) -> str:
         f"<h1>{escape(card.get('title', model.recipe))} on {escape(card.get('data', 'data'))}</h1>"
         f'<p class="formula">{escape(card.get("formula", ""))}</p>{tiles(shown)}{_details(model)}</header>'
     )
+
+
+def _energy_tiles(model: Any) -> dict[str, tuple[str, str]]:
+    """The mean energies of held-out rows and, of a model of whole rows, of noise."""
+    notes = {"held-out": "rows that training never saw", "uniform noise": "rows that mean nothing"}
+    sets = _sets(model, "energies")
+    return {
+        f"energy, {name}": (number(float(np.mean(sets[name]))), f"{unit(model)} a row: {note}")
+        for name, note in notes.items()
+        if name in sets
+    }
+
+
+def _sets(model: Any, what: str) -> dict[str, np.ndarray]:
+    """What the model was saved with of each set of rows; without uniform noise where it takes any input for granted."""
+    sets = {name: np.asarray(values, float) for name, values in model.evidence.get(what, {}).items()}
+    if isinstance(model.F, AbstractConditional):
+        sets.pop("uniform noise", None)
+    return {name: values for name, values in sets.items() if len(values)}
 
 
 def _memory(card: Mapping[str, Any]) -> str:
@@ -116,9 +125,10 @@ def learning(model: Any) -> Section | LeftOut:
     held_out = [(r["held_out"], r["step"]) for r in history if r.get("held_out") is not None]
     if held_out:
         best, step = min(held_out)
-        title = f"The loss on held-out rows was lowest, {number(best)}, at step {number(step)}"
+        title = f"The loss on validation rows was lowest, {number(best)}, at step {number(step)}"
         reading = (
-            "Where the held-out curve turns up while the training curve falls, the model learns by heart."
+            "Validation rows do not train; they say when to stop. Where their curve turns up while the training curve "
+            "falls, the model learns by heart. Held-out rows, by which it is judged below, are others still."
         )
     else:
         title = f"The loss fell from {number(history[0]['loss'])} to {number(history[-1]['loss'])}"
@@ -129,8 +139,7 @@ def learning(model: Any) -> Section | LeftOut:
 
 def energies(model: Any) -> Section | LeftOut:
     """Energies of train, held-out and noise rows."""
-    sets = {k: np.asarray(v, float) for k, v in model.evidence.get("energies", {}).items()}
-    sets = {k: v[np.isfinite(v)] for k, v in sets.items() if np.isfinite(v).any()}
+    sets = {k: v[np.isfinite(v)] for k, v in _sets(model, "energies").items() if np.isfinite(v).any()}
     if not sets:
         return LeftOut("Energies", "the model was saved without the energies of its rows")
     if isinstance(model.F, AbstractScored):
@@ -144,9 +153,13 @@ def energies(model: Any) -> Section | LeftOut:
         figures.energy_histogram(sets, unit(model)), "energies", "Histogram of energies by kind of row"
     )
     body = table(headings, rows, numeric=headings[1:])
-    return Section(
-        "energies", "Energies", _gap(medians, unit(model)), _gap_reading(medians), body, figure(picture)
-    )
+    title, reading = _gap(medians, unit(model)), _gap_reading(medians)
+    if isinstance(model.F, AbstractConditional) and "held-out" in sets:
+        title = (
+            f"The answer of a held-out row costs {number(float(np.mean(sets['held-out'])))} nats in the mean"
+        )
+        reading = reading.replace("that a row fits", "that an answer fits what it is given")
+    return Section("energies", "Energies", title, reading, body, figure(picture))
 
 
 def _gap(medians: Mapping[str, float], counted: str) -> str:
@@ -172,7 +185,7 @@ def calibration(model: Any, look: Look | None, look_p: Any) -> Section | LeftOut
     """The share of rows flagged against the rate asked for."""
     if isinstance(model.F, AbstractScored):
         return LeftOut("Calibration", "the energies of a ranker do not say which rows are unusual")
-    sets = model.evidence.get("surprises", {})
+    sets = _sets(model, "surprises")
     held_out = np.sort(np.asarray(sets.get("held-out", ()), float))
     if len(held_out) < 20:
         return LeftOut(

@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from thalweg.energy.capabilities import AbstractConditional, AbstractScored, AbstractSequential, AbstractSliding
+from thalweg.energy.capabilities import (
+    AbstractConditional,
+    AbstractScored,
+    AbstractSequential,
+    AbstractSliding,
+)
 from thalweg.report import pictures
 from thalweg.report.html import LeftOut, Section, bar, escape, number, table
 from thalweg.report.rows import Look
@@ -13,6 +18,8 @@ from thalweg.report.training import unit
 
 #: How many rows are explained, and how many cells of each are listed.
 WORST, CELLS = 6, 5
+#: How many of a row's inputs are shown.
+GIVEN = 6
 
 
 def worst(model: Any, look: Look | None, scores: Any) -> Section | LeftOut:
@@ -51,8 +58,12 @@ def _reading(model: Any) -> str:
     released = (
         "A cell's release is the energy that the row would lose if that cell were inferred from the others"
     )
-    if model.schema.grid and isinstance(model.F, AbstractConditional):
-        return f"{released}; the suggestion is the value it would take. The pixels are given, and not judged."
+    if isinstance(model.F, AbstractConditional):
+        given = "pixels" if model.schema.grid else "other columns"
+        return (
+            "An answer's release is the energy that the row would lose if it were the likeliest for what is given; the "
+            f"suggestion is that answer. The {given} are given, and not judged."
+        )
     if model.schema.grid:
         return f"{released}: the glow shows where. On the right, every pixel at the value it would take."
     return (
@@ -66,8 +77,18 @@ def _card(model: Any, rows: Look, told: Any, i: int, scores: Any, place: int) ->
     head = f"row {number(int(rows.numbers[i]))}"
     facts = f"F = {number(round(float(scores.energy[place]), 2))} {_short(unit(model))} · p = {p}"
     pixels = _pictured(model, rows, told, i) if model.schema.grid else ""
-    body = pixels + _cells(model, rows, told, i, pixels=bool(pixels))
+    body = pixels + _given(model, rows, i) + _cells(model, rows, told, i, pixels=bool(pixels))
     return f"<article><h3>{escape(head)} <span>{escape(facts)}</span></h3>{body}</article>"
+
+
+def _given(model: Any, rows: Look, i: int) -> str:
+    """The first inputs of a model of some columns given the others."""
+    if not isinstance(model.F, AbstractConditional) or model.schema.grid:
+        return ""
+    inputs = [name for k, name in enumerate(model.schema.space.names) if k not in model.F.answers]
+    told = [f"{name} {number(_value(rows.table, name, i))}" for name in inputs[:GIVEN]]
+    more = f", and {len(inputs) - GIVEN} more" if len(inputs) > GIVEN else ""
+    return f"<p>given {escape(', '.join(told) + more)}</p>"
 
 
 def _short(counted: str) -> str:
