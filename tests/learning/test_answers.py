@@ -249,10 +249,12 @@ def test_the_spread_is_over_the_answers_of_other_rows():
     table = x @ weights.T
     ranks = 3 * y[:, 0] + y[:, 1]
     rows = np.arange(5)
-    square = (table[rows, np.roll(ranks, 1)] - table[rows, ranks]) ** 2
+    ahead = table[rows, np.roll(ranks, 1)] - table[rows, ranks]
+    square = ahead**2
     for name in LOSSES:
         (_, (_, metrics)), _ = found("few answers")[name]
         np.testing.assert_allclose(metrics["answer_spread"], np.sqrt(square.mean()), rtol=1e-5)
+        np.testing.assert_allclose(metrics["ahead"], np.mean((ahead > 0)[ahead != 0]))
 
 
 def measured(loss, kind="few answers"):

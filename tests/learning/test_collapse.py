@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sklearn.datasets import load_digits
 
+import thalweg
 from thalweg.energy import AbstractEnergy, Categorical, Real
 from thalweg.energy.capabilities import AbstractFewAnswers
 from thalweg.errors import Diverged
@@ -248,6 +250,32 @@ def test_when_energies_count_as_flat(spreads, energies, last, seen):
         found = guard.complaint(history, sound=True, last=last)
         assert (found is not None and found.cause == "collapsed") == seen
     assert Guard(baseline=0.0).complaint(history, sound=True, last=last) is None
+
+
+@pytest.mark.parametrize(
+    ("energies", "ahead", "seen"),
+    [
+        ([0.0] + [-60.0] * 7, 0.5, True),
+        ([0.0] + [-60.0] * 7, 0.7, False),
+        ([0.0] + [-40.0] * 7, 0.5, False),
+        ([0.0] + [-60.0] * 4, 0.5, False),
+        ([1000.0] + [60.0] * 7, 0.5, False),
+    ],
+)
+def test_when_energies_count_as_sunk(energies, ahead, seen):
+    """Five times as far below 0 as answers differ, for a hundred steps, and right ones no lower than others."""
+    history = [record | {"ahead": ahead} for record in curve([10.0] * len(energies), energies)]
+    found = Guard(baseline=0.0, collapses=True).complaint(history, sound=True, last=False)
+    assert (found is not None and found.cause == "collapsed") == seen
+    assert Guard(baseline=0.0).complaint(history, sound=True, last=False) is None
+
+
+def test_a_classifier_whose_energies_sink_together_is_stopped():
+    digits = load_digits()
+    rows = {f"p{i}": column for i, column in enumerate(digits.data.T)} | {"digit": digits.target.astype(str)}
+    chosen = {"target": "digit", "network": "mlp", "width": 64, "steps": 400, "progress": False}
+    with pytest.raises(Diverged, match="collapsed: the energies of all answers fall together, .* Take one that pushes"):
+        thalweg.fit(rows, "classifier", loss="energy", **chosen)
 
 
 def test_a_loss_that_pushes_up_is_only_told_of_a_flat_energy():

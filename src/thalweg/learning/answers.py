@@ -30,7 +30,8 @@ class AbstractAnswerLoss(AbstractObjective):
 
     Metrics: `margin`, the mean of \(E_I - E_C\) (of the lowest answer for the perceptron; of the free energy of the
     wrong answers for those that push up on all), infinite ones left out; `data_energy`, the mean of \(E_C\);
-    `answer_spread`, by how much the energies of the answers of two rows differ at one input.
+    `answer_spread`, by how much the energies of the answers of two rows differ at one input, and `ahead`, how often the
+    right one is the lower.
     """
 
     search: eqx.AbstractVar[AnswerSearch]

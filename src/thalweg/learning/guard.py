@@ -83,7 +83,7 @@ class Guard:
     def _of_metrics(
         self, history: History, *, last: bool, least: int = symptoms.STEPS, after: str = ""
     ) -> Complaint | None:
-        watched: tuple[symptoms.Symptom, ...] = (symptoms.COLLAPSE,) if self.collapses else ()
+        watched: tuple[symptoms.Symptom, ...] = symptoms.COLLAPSE if self.collapses else ()
         watched += symptoms.SYMPTOMS if self.baseline is None else ()
         seen = symptoms.found(history, self.unit, last=last, least=least, watched=watched)
         if seen is None:

@@ -35,6 +35,9 @@ FLAT = 1e-3
 #: What is left of the spread of energies over answers where they have collapsed; and how many times as far as it the
 #: energies of right answers may have fallen, as they do where an answer was far off at first.
 COLLAPSED, FALLEN = 0.01, 30.0
+#: How many times what answers differ by the energies of all of them may have sunk below 0, and how often right answers
+#: are lower than others all the same.
+SUNK, AHEAD = 5.0, 0.6
 #: The share of pairs of data and negatives told apart above which negatives teach nothing.
 APART = 0.99
 
@@ -165,6 +168,17 @@ def collapsed(at: Reading) -> str | None:
     return f"every answer has the same energy: they differ by {now:.2g} after {before:.2g}"
 
 
+def sinking(at: Reading) -> str | None:
+    """Energies that fall for right and wrong answers alike, without end."""
+    energy, spread, ahead = at.get("data_energy"), at.get("answer_spread"), at.get("ahead", 1.0)
+    if not at.past or -energy <= SUNK * max(spread, at.unit) or ahead > AHEAD:
+        return None
+    return (
+        f"the energies of all answers fall together, to {energy:.3g}, and right ones are lower than others "
+        f"{ahead:.0%} of the time"
+    )
+
+
 #: In the order in which they are looked for: what lies nearest to the cause comes first.
 SYMPTOMS = (
     Symptom("leaping", leaping, 0, True, SLOWER),
@@ -199,15 +213,13 @@ SYMPTOMS = (
 )
 
 
-#: What only losses suffer from that a flat energy minimises (`AbstractObjective.collapses`).
-COLLAPSE = Symptom(
-    "collapsed",
-    collapsed,
-    100,
-    False,
+_COLLAPSE = (
     "The loss pushes down on the right answers and nowhere up, or by no margin, so that a flat energy is its minimum. "
-    "Take one that pushes up on wrong answers: hinge, nll or square-square",
-    hopeless=True,
+    "Take one that pushes up on wrong answers: hinge, nll or square-square"
+)
+#: What only losses suffer from that a flat energy minimises (`AbstractObjective.collapses`).
+COLLAPSE = tuple(
+    Symptom("collapsed", shows, 100, False, _COLLAPSE, hopeless=True) for shows in (collapsed, sinking)
 )
 
 
