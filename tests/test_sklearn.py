@@ -170,6 +170,20 @@ def test_the_deviation_is_that_of_the_residuals(gaussian):
     assert np.median(deviation) == pytest.approx(residuals.std(), rel=0.01)
 
 
+def test_an_energy_of_the_number_alone_regresses_what_is_no_line():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (600, 2))
+    y = np.sin(3 * X[:, 0]) + 0.1 * rng.normal(size=600)
+    regressor = EnergyRegressor("implicit", settings={"steps": 300, "width": 32}, random_state=0).fit(
+        X[:500], y[:500]
+    )
+    mean, deviation = regressor.predict(X[500:], return_std=True)
+    truth = np.sin(3 * X[500:, 0])
+    line = LinearRegression().fit(X[:500], y[:500]).predict(X[500:])
+    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.1 < np.sqrt(np.mean((line - truth) ** 2))
+    assert 0.08 < np.median(deviation) < 0.25
+
+
 def test_a_mixture_regresses_about_as_well_as_least_squares():
     X, y = load_diabetes(return_X_y=True)
     mixture = EnergyRegressor(settings={"covariance": "tied"}, random_state=0)
