@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=150)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    test, truth = canvases(*digits("test"), given.tested, 1)
+    test, truth = canvases(*digits("test"), given.tested, 2)
     found: dict[str, list[Found]] = {}
     for seed in range(given.seeds):
         for way, run in of_seed(digits("train"), (test, truth), seed, given.canvases).items():

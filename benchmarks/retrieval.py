@@ -167,8 +167,11 @@ def compared(
     lines = []
     for name, found in runs.items():
         values = np.array(found)
-        error = values.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.full(5, np.nan)
-        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(values.mean(axis=0)[:4], error[:4], strict=True)]
+        error = values.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
+        cells = [
+            f"{mean:.3f}" + ("" if error is None else f" ± {error[i]:.3f}")
+            for i, mean in enumerate(values.mean(axis=0)[:4])
+        ]
         lines.append([name, *cells, float(values[:, 4].mean())])
     return lines
 
