@@ -2,10 +2,11 @@
 
 The network of `jem` twice, with as many steps of as many rows: once as `jem` trains it, once by the likelihood of the
 labels alone. *accuracy* on test rows. *AUROC*: how often a row of another kind is odder than a test row: by the energy
-of the picture, F(x) = -log Σ exp f(x)_y, of both; and by the largest probability of the classifier. Other kinds: noise
-of the shades' own frequencies, the same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST
-made as small as the digits; MNIST beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the
-classifier reads as it.
+of the picture, F(x) = -log Σ exp f(x)_y; by how far it is from the median of training pictures; by its slope, the
+length of ∂F/∂x (Grathwohl and others 2020); and by the largest probability. Other kinds: noise of the shades' own
+frequencies, the same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST made as small as
+the digits; MNIST beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the classifier reads
+as it.
 
     THALWEG_DATA=… python benchmarks/jem.py [--write] [--sets digits,fashion_mnist] [--seeds 3] [--matching 1500]
         [--steps 300] [--rows 10000]
@@ -15,7 +16,7 @@ import argparse
 import sys
 import time
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -85,26 +86,54 @@ def dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:
 
 
 @eqx.filter_jit
-def _outputs(energy: ConvEnergy, rows: jax.Array) -> jax.Array:
+def _outputs(energy: ConvEnergy, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The logits of each row, and the length of the slope of its energy."""
     pixels = canvas_of(energy.space).pixels
-    return jax.lax.map(lambda y: energy.outputs(energy.features(y[pixels])), rows, batch_size=64)
+
+    def of_picture(x):
+        out = energy.outputs(energy.features(x))
+        return -jax.nn.logsumexp(out), out
+
+    def of_row(y):
+        slope, out = jax.grad(of_picture, has_aux=True)(y[pixels])
+        return out, jnp.linalg.norm(slope)
+
+    return jax.lax.map(of_row, rows, batch_size=64)
 
 
-def logits(energy: ConvEnergy, schema: Any, images: np.ndarray) -> np.ndarray:
+class Read(NamedTuple):
+    """The logits of pictures (n, k), and the lengths of the slopes of their energies (n,)."""
+
+    logits: np.ndarray
+    slope: np.ndarray
+
+
+def read(energy: ConvEnergy, schema: Any, images: np.ndarray) -> Read:
     rows = schema.encode(dataset(images, np.zeros(len(images), int)).table)
-    return np.asarray(_outputs(energy, jnp.asarray(rows.values)), np.float64)
+    return Read(*(np.asarray(found, np.float64) for found in _outputs(energy, jnp.asarray(rows.values))))
 
 
 def told(usual: np.ndarray, odd: np.ndarray) -> float:
     return auroc(np.concatenate([usual, odd]), np.repeat([False, True], [len(usual), len(odd)]))
 
 
-def energy_of_picture(out: np.ndarray) -> np.ndarray:
-    return -np.logaddexp.reduce(out, axis=1)
+def energy_of_picture(found: Read) -> np.ndarray:
+    return -np.logaddexp.reduce(found.logits, axis=1)
 
 
-def doubt(out: np.ndarray) -> np.ndarray:
-    return -np.max(out - np.logaddexp.reduce(out, axis=1, keepdims=True), axis=1)
+def doubt(found: Read) -> np.ndarray:
+    return -np.max(found.logits - np.logaddexp.reduce(found.logits, axis=1, keepdims=True), axis=1)
+
+
+def oddness(found: Read, trained: Read) -> dict[str, np.ndarray]:
+    """How odd pictures are, in each way; `trained` are pictures of the training set."""
+    energy = energy_of_picture(found)
+    return {
+        "energy": energy,
+        "distance of the energy from the median": np.abs(energy - np.median(energy_of_picture(trained))),
+        "slope of the energy": found.slope,
+        "largest probability": doubt(found),
+    }
 
 
 def compare(name: str, given: argparse.Namespace) -> tuple[list[list[object]], list[list[object]]]:
@@ -145,22 +174,17 @@ def compare(name: str, given: argparse.Namespace) -> tuple[list[list[object]], l
         ).energy
         alone = time.perf_counter() - began
         levels = np.array(schema["label"].levels)
-        ways = {
-            ("jem", "energy"): (model.F, energy_of_picture),
-            ("classifier", "energy"): (classifier, energy_of_picture),
-            ("classifier", "largest probability"): (classifier, doubt),
-        }
-        for way, (energy, how) in ways.items():
-            usual = how(logits(energy, schema, test))
-            scores = [told(usual, how(logits(energy, schema, rows))) for rows in odd.values()]
-            found.setdefault(way, []).append(scores)
         right = np.array([f"class {k}" for k in truth])
-        read = {
-            kind: levels[logits(energy, schema, test).argmax(axis=1)] == right
-            for kind, energy in (("jem", model.F), ("classifier", classifier))
-        }
-        accuracies["jem"].append([float(read["jem"].mean()), drawn_right(model, classifier, seed), spent])
-        accuracies["classifier"].append([float(read["classifier"].mean()), np.nan, alone])
+        accuracy = {}
+        for kind, energy in (("jem", model.F), ("classifier", classifier)):
+            seen, trained = read(energy, schema, test), read(energy, schema, x[some[:TESTED]])
+            accuracy[kind] = float(np.mean(levels[seen.logits.argmax(axis=1)] == right))
+            usual = oddness(seen, trained)
+            others_seen = [oddness(read(energy, schema, rows), trained) for rows in odd.values()]
+            for how in usual:
+                found.setdefault((kind, how), []).append([told(usual[how], one[how]) for one in others_seen])
+        accuracies["jem"].append([accuracy["jem"], drawn_right(model, classifier, seed), spent])
+        accuracies["classifier"].append([accuracy["classifier"], np.nan, alone])
         print(name, seed, accuracies, found, file=sys.stderr, flush=True)
     return (
         [[kind, *summary(np.array(values))] for kind, values in accuracies.items()],
@@ -171,7 +195,7 @@ def compare(name: str, given: argparse.Namespace) -> tuple[list[list[object]], l
 def drawn_right(model: thalweg.Model, classifier: ConvEnergy, seed: int) -> float:
     label = model.schema["label"].levels[0]
     rows = model.schema.encode(model.sample(DRAWN, given={"label": label}, seed=seed))
-    out = np.asarray(_outputs(classifier, jnp.asarray(rows.values)))
+    out = np.asarray(_outputs(classifier, jnp.asarray(rows.values))[0])
     return float(np.mean(out.argmax(axis=1) == 0))
 
 

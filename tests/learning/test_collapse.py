@@ -274,7 +274,9 @@ def test_a_classifier_whose_energies_sink_together_is_stopped():
     digits = load_digits()
     rows = {f"p{i}": column for i, column in enumerate(digits.data.T)} | {"digit": digits.target.astype(str)}
     chosen = {"target": "digit", "network": "mlp", "width": 64, "steps": 400, "progress": False}
-    with pytest.raises(Diverged, match="collapsed: the energies of all answers fall together, .* Take one that pushes"):
+    with pytest.raises(
+        Diverged, match="collapsed: the energies of all answers fall together, .* Take one that pushes"
+    ):
         thalweg.fit(rows, "classifier", loss="energy", **chosen)
 
 
