@@ -74,8 +74,8 @@ class Question:
             start += batch.num_rows
 
     def _pieces(self, model: Model, batches: Iterable[Batch]) -> Iterable[Batch]:
-        """The batches, cut where the question may be: sequences stay whole, and an order is of all rows."""
-        if self.name == "rank" and self.options.get("candidates") is None:
+        """The batches, cut where the question may be: sequences stay whole, and so do rows asked about each other."""
+        if self.name in AMONG_THEMSELVES and self.options.get(AMONG_THEMSELVES[self.name]) is None:
             return _all(batches)
         return batches if model.schema.sequence is None else _whole(batches, model.schema.sequence)
 
@@ -98,7 +98,7 @@ class Question:
 
     def _prepared(self, model: Model, batch: Batch) -> "Question":
         """The question with what is the same for all batches worked out once: the candidates of `retrieve`."""
-        if self.name != "retrieve":
+        if self.name != "retrieve" or self.options.get("among") is None:
             return self
         rows = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         among = model.index(
@@ -245,7 +245,9 @@ def _rank(model: Model, rows: pa.Table, candidates: Any = None) -> pa.Table:
     return model.rank(rows, candidates).to_table()
 
 
-def _retrieve(model: Model, rows: pa.Table, among: Any, k: int = 10, approximate: bool = False) -> pa.Table:
+def _retrieve(
+    model: Model, rows: pa.Table, among: Any = None, k: int = 10, approximate: bool = False
+) -> pa.Table:
     return model.retrieve(rows, among, k, method="hnsw" if approximate else "exact").to_table()
 
 
@@ -272,6 +274,8 @@ ANSWERS: dict[str, Callable[..., pa.Table]] = {
 }
 
 
+#: Questions that ask rows about each other where an option leaves out what else there is: which option.
+AMONG_THEMSELVES = {"rank": "candidates", "retrieve": "among"}
 #: Questions whose answers have several lines a row, which say the `row`.
 NUMBERED = ("rank", "retrieve", "explain")
 

@@ -16,6 +16,8 @@ import pytest
 from thalweg.cli import arguments, cache, stream
 from thalweg.cli.main import main
 from thalweg.cli.output import plain
+from thalweg.energy.base import FunctionEnergy
+from thalweg.energy.spaces import Real
 from thalweg.errors import DataError, DataWarning, Interrupted
 
 
@@ -23,6 +25,7 @@ class Stub:
     """A model whose energy does what the test wants."""
 
     schema = SimpleNamespace(sequence=None)
+    F = FunctionEnergy(lambda y: 0.0, Real((2,)))
 
     def __init__(self, energy):
         self.energy = energy

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from thalweg.cli.app import Data, Force, Json, Quiet, Seed, app
-from thalweg.cli.arguments import command, data_name, nearest, pairs
+from thalweg.cli.arguments import data_name, nearest, pairs
 from thalweg.cli.cache import keep_compiled
 from thalweg.cli.member import end_with_watcher, run_watched, watched
 from thalweg.cli.output import Output, facts
+from thalweg.cli.then import after
 from thalweg.errors import SettingsError
 
 #: As `thalweg.models.DEFAULT`, which costs an import of JAX; a test keeps them equal.
@@ -118,7 +119,7 @@ def fit(
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
-    output.finish(record, command("score", directory, data))
+    output.finish(record, after("fit", model, directory, data))
 
 
 def _group(

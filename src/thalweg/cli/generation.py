@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.app import Force, Json, ModelPath, Out, Quiet, Seed, Steps, app
-from thalweg.cli.arguments import command, given_values, pairs, refuse_existing
+from thalweg.cli.arguments import given_values, pairs, refuse_existing
 from thalweg.cli.output import Output
 from thalweg.cli.preview import preview
 from thalweg.cli.stream import FIRST_ROWS, load_model
+from thalweg.cli.then import after
 
 
 @app.command(
@@ -50,7 +51,7 @@ def sample(
         output.show(preview(head, total=n, width=output.out.width, first=tuple(held)))
     answers = {} if out else {"answers": table.to_pylist()}
     record = {"model": model, "n": n, "given": held, "seed": seed, "out": out, **answers}
-    output.finish(record, command("report", model))
+    output.finish(record, after("sample", loaded, model))
 
 
 @app.command(epilog="Example:  [bold]thalweg report wine-model new.csv --out new.html[/bold]")
@@ -70,7 +71,8 @@ def report(
     output = Output("report", json=json, quiet=quiet)
     refuse_existing(out, force)
     with output.working("report"):
-        path = load_model(model).report(out, data=data, force=force)
+        loaded = load_model(model)
+        path = loaded.report(out, data=data, force=force)
     output.show(f"report: {path}")
     record = {"model": model, "data": data, "out": str(path)}
-    output.finish(record, command("score", model, data) if data else f"open {out} in a browser")
+    output.finish(record, after("report", loaded, model, data) if data else f"open {out} in a browser")

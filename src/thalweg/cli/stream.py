@@ -11,6 +11,7 @@ from thalweg.cli.cache import keep_compiled
 from thalweg.cli.output import Output
 from thalweg.cli.preview import Marks, preview
 from thalweg.cli.progress import files_bar
+from thalweg.cli.then import after
 from thalweg.errors import OutputError, SettingsError
 
 FIRST_ROWS = 10
@@ -74,9 +75,7 @@ def ask(
     return answered
 
 
-def present(
-    asked: Asked, answered: Answered, then: str, *, filled: Marks | None = None, **summary: Any
-) -> None:
+def present(asked: Asked, answered: Answered, *, filled: Marks | None = None, **summary: Any) -> None:
     """Show the first rows, say where the rest lies, and name the next command."""
     output = asked.output
     if answered.head is not None and not output.json:
@@ -89,6 +88,7 @@ def present(
     if answered.files is not None:
         record |= {"files": answered.files, "finished": answered.finished, "shard": asked.shard or (0, 1)}
     answers = {} if asked.out else {"answers": answered.all}
+    then = after(output.command, answered.model, asked.model, asked.data)
     output.finish({**record, **summary, **answers}, then)
 
 
