@@ -102,7 +102,7 @@ def fit(
         if directory is not None:
             check_schema(schema)
         _check_sequences(chosen, schema)
-        rows = schema.encode(dataset.table, name=dataset.name)
+        rows = schema.encode(dataset.table, name=dataset.where)
         belongs = _belongs(rows, chosen, configured, schema)
         train, validation, held_out = _parts(rows, belongs, chosen, seed, calibrate)
         configured = chosen.settle(configured, schema, len(train))

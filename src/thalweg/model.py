@@ -105,7 +105,7 @@ class Model:
         answer, each takes so many `steps` (None: what is usual), and `ChainWarning` says when they were too few.
         """
         dataset, encoded = self._encode(rows)
-        conditioning.check_inputs(self.F, encoded)
+        conditioning.check_inputs(self.F, encoded, dataset.first_row)
         if n == 1:
             filled = completing.best_guess(self.F, encoded, self._walker, steps)
             filled = conditioning.emptied(self.F, filled, encoded.observed)
@@ -332,14 +332,21 @@ class Model:
         sequence = self.schema.sequence
         if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
             raise SchemaError(
-                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                f"{dataset.where} has no column {sequence!r}, which says which rows belong together: add it (one value "
                 "for all rows of one sequence)"
             )
         # What an energy given the inputs says nothing about costs nothing: an unknown category among them is missing.
         counted = self.F.answers if isinstance(self.F, AbstractConditional) else None
         # New queries have new names.
         unread = () if self._query is None else (self._query,)
-        rows = self.schema.encode(table, partial=partial, name=dataset.name, counted=counted, unread=unread)
+        rows = self.schema.encode(
+            table,
+            first_row=dataset.first_row,
+            partial=partial,
+            name=dataset.where,
+            counted=counted,
+            unread=unread,
+        )
         return dataset, rows
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:

@@ -184,6 +184,28 @@ def test_pieces_are_numbered_from_the_start(run, monkeypatch):
     assert [answer["column"] for answer in pieces] == [answer["column"] for answer in whole]
 
 
+def test_warnings_and_answers_count_rows_alike_and_name_the_file(run, folder, monkeypatch):
+    table = thalweg.data.load("wine.csv").table.slice(0, 60)
+    wrong = [99.0 if i == 57 else hue for i, hue in enumerate(table["hue"].to_pylist())]
+    table = table.set_column(table.column_names.index("hue"), "hue", pa.array(wrong))
+    pyarrow.csv.write_csv(table, folder / "far.csv")
+    status, out, err = run("explain m far.csv --top 1 --json")
+    assert status == 0
+    [odd] = [answer["row"] for answer in json.loads(out)["answers"] if answer["value"] == "99"]
+    assert (
+        f"warning: far.csv: values outside the range of training (they are used all the same): hue = '99' (row {odd})"
+        in err
+    )
+    monkeypatch.setattr(
+        thalweg.data, "batches", lambda source: (table.slice(i, 25) for i in range(0, 60, 25))
+    )
+    assert "(row 57)" in run("explain m far.csv --top 1 --json")[2]
+    rows = [
+        answer["row"] for answer in json.loads(run("predict m far.csv -t hue --modes --json")[1])["answers"]
+    ]
+    assert sorted(set(rows)) == list(range(60))
+
+
 def test_no_two_pieces_share_their_draws(run, monkeypatch):
     table = pa.table({"hue": [1.0, 1.0]})
     monkeypatch.setattr(thalweg.data, "batches", lambda source: iter([table, table]))

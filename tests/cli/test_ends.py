@@ -57,7 +57,7 @@ def raising(error):
 
 
 def fine(piece):
-    return [float(i) for i in range(piece.num_rows)]
+    return [float(i) for i in range(len(piece))]
 
 
 def test_an_error_is_one_line_and_1(ask, capsys):

@@ -121,9 +121,8 @@ def _of_source(
         answered.model = load_model(asked.model)
         from thalweg.asking import Question
 
-        for piece, result in Question(question, options, asked.keep).pairs(
-            answered.model, batches(asked.data)
-        ):
+        what = Question(question, options, asked.keep, asked.data)
+        for piece, result in what.pairs(answered.model, batches(asked.data)):
             if writer is not None:
                 writer.write(result)
             yield piece, result

@@ -64,8 +64,8 @@ def encode(
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
     (None: of all columns, else of those `counted`); each of these with one `DataWarning`. Columns that are `unread` are
-    unobserved, without a word. Row numbers in messages count from `first_row + 1`. Raises `SchemaError` for cells of
-    the wrong type and `DataError` for infinite ones, naming column and row.
+    unobserved, without a word. Messages count rows as answers do, the first of the table as `first_row`. Raises
+    `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
     table = _match(schema, _table(table, name), name, partial, unread)
     n, d = table.num_rows, len(schema.variables)
@@ -197,7 +197,7 @@ def _refuse_infinite(found: Cells, here: str, first_row: int) -> None:
     if infinite.any():
         row = first(infinite)
         raise DataError(
-            f"{here}, row {first_row + row + 1}: the value is {found.values[row]}, not a finite number: "
+            f"{here}, row {first_row + row}: the value is {found.values[row]}, not a finite number: "
             "replace it, or leave the cell empty"
         )
 
@@ -210,7 +210,7 @@ def _whole(found: Cells, column: ColumnSchema, here: str, first_row: int) -> Cel
             return found
         row = first(fraction)
         raise SchemaError(
-            f"{here}, row {first_row + row + 1}: {found.values[row]} is not a whole number, as all were in "
+            f"{here}, row {first_row + row}: {found.values[row]} is not a whole number, as all were in "
             "training: round it, or fit again with it as continuous"
         )
     if np.any(np.abs(found.values[found.present]) >= 2.0**63):
@@ -253,7 +253,7 @@ def _example(column: ColumnSchema, cells_: pa.ChunkedArray, mask: np.ndarray, fi
     )
     count = int(mask.sum())
     others = f" and {count - 1:,} more" if count > 1 else ""
-    return f"{column.name} = {value!r} (row {first_row + row + 1}{others})"
+    return f"{column.name} = {value!r} (row {first_row + row}{others})"
 
 
 def _some(names: list[str] | tuple[str, ...], between: str = ", ") -> str:

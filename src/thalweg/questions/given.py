@@ -23,8 +23,9 @@ def check_answer(F: AbstractEnergy, index: int) -> None:
         )
 
 
-def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
-    """Raise `NotAnswered` where an input of the energy is missing in any of the rows (None: in all)."""
+def check_inputs(F: AbstractEnergy, rows: Rows | None, first_row: int = 0) -> None:
+    """Raise `NotAnswered` where an input of the energy is missing in any of the rows (None: in all), which are counted
+    from `first_row`."""
     check_order(F)
     if not isinstance(F, AbstractConditional):
         return
@@ -43,7 +44,7 @@ def check_inputs(F: AbstractEnergy, rows: Rows | None) -> None:
         row, index = np.argwhere(hidden)[0]
         raise NotAnswered(
             f"the model is of {_answers(F)} given the other columns, and cannot fill these: "
-            f"{_names(F)[index]!r} is missing in row {row + 1}; {JOINT}"
+            f"{_names(F)[index]!r} is missing in row {first_row + row}; {JOINT}"
         )
 
 
