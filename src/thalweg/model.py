@@ -1,7 +1,7 @@
 """`Model`: a fitted energy with its schema and calibration, and one method a question."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -81,7 +81,7 @@ class Model:
 
     def score(self, rows: Any, alpha: float = 0.01) -> Scores:
         """How anomalous each row is: energy, surprise, its conformal p-value, a flag at false-alarm rate `alpha`."""
-        conditioning.check_order(self.F, "score")
+        conditioning.check_usual(self.F)
         _, encoded = self._encode(rows)
         scoring.check_alpha(alpha, len(self.calibration.energies))
         energies = self._code_energies(encoded)
@@ -322,13 +322,12 @@ class Model:
         return None if place is None else self.schema.space.names[place]
 
     def _encode(
-        self, rows: Any, *, partial: bool = False, without: str | None = None
+        self, rows: Any, *, partial: bool | Collection[str] = False, without: str | None = None
     ) -> tuple[Dataset, Rows]:
         dataset = load_rows(rows)
         table = dataset.table
         if without in table.column_names:
             table = table.drop_columns([without])
-        partial = partial or without is not None
         sequence = self.schema.sequence
         if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
             raise SchemaError(
@@ -358,7 +357,9 @@ class Model:
             )
         index = self.schema.index(name)
         conditioning.check_answer(self.F, index)
-        return self._encode(rows, without=name)[1], index
+        others = self.F.answers if isinstance(self.F, AbstractConditional) else ()
+        unasked = {name, *(self.schema.space.names[i] for i in others)}
+        return self._encode(rows, partial=unasked, without=name)[1], index
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""

@@ -138,6 +138,43 @@ def test_flags_are_counted(run):
     assert f"{answer['flagged']} of 178 rows flagged" in err
 
 
+def test_an_alpha_that_flags_nothing_is_one_sentence(run):
+    status, _, err = run("score m wine.csv --alpha 0.001")
+    assert status == 0
+    assert err.startswith(
+        "warning: nothing can be flagged at alpha 0.001, for with 59 held-out rows no p-value is below 0.0167"
+    )
+    assert len(err.splitlines()) == 1
+
+
+def test_what_predict_is_of_and_what_it_misses_is_said(run, folder):
+    table = thalweg.data.load("wine.csv").table.drop_columns(["hue", "picked"])
+    pyarrow.csv.write_csv(table, folder / "less.csv")
+    status, out, err = run("predict m less.csv --json")
+    assert status == 0
+    assert json.loads(out)["target"] == "class"
+    assert (
+        err.count("warning: ") == err.count("warning: less.csv lacks hue, picked: taken as not observed") == 1
+    )
+    assert "lacks" not in run("predict m wine.csv")[2]
+
+
+def test_the_suggestion_is_shown_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("explain m wine.csv")
+    assert "suggestion" in out
+    assert max(map(len, out.splitlines())) <= 60
+    assert "suggestion" in run("explain m wine.csv --pairs")[1]
+
+
+def test_detect_of_a_model_of_rows_names_the_recipe(run):
+    status, _, err = run("detect m wine.csv")
+    assert status == 1
+    assert (
+        "does not look for objects in pictures: fit detector, to windows that `thalweg windows` cuts" in err
+    )
+
+
 def test_completed_cells_are_marked_and_the_others_stay(run, folder):
     status, out, _ = run("complete m wine.csv --out filled.csv --force")
     assert status == 0

@@ -31,13 +31,20 @@ def score(
         flagged += sum(table.column("flag").to_pylist())
 
     answered = ask(asked, "score", watch=count, alpha=alpha)
-    if answered.rows:
+    if answered.rows and _can_flag(answered, alpha):
         expected = alpha * answered.rows
         asked.output.note(
             f"{flagged:,} of {answered.rows:,} rows flagged at alpha {alpha:g}; "
             f"about {expected:,.1f} would be if every row were like the training rows"
         )
     present(asked, answered, alpha=alpha, flagged=flagged)
+
+
+def _can_flag(answered: Answered, alpha: float) -> bool:
+    """Whether any row could be flagged; where none could, a warning has said so."""
+    from thalweg.questions.score import least_p_value
+
+    return alpha >= least_p_value(len(answered.model.calibration.energies))
 
 
 @about_rows(epilog="Example:  [bold]thalweg complete wine-model holes.csv --out filled.csv[/bold]")
@@ -98,6 +105,8 @@ def predict(
 ) -> None:
     """One column from the others: the value of least energy, with probabilities or quantiles."""
     answered = ask(asked, "predict", target=target, draws=draws, modes=modes, seed=seed, steps=steps)
+    if target is None and answered.model is not None:
+        target = answered.model.schema.target
     present(asked, answered, target=target)
 
 
@@ -182,7 +191,8 @@ def explain(
 ) -> None:
     """Which cell is wrong and what it should be: the energy each would release if it were inferred anew."""
     answered = ask(asked, "explain", top=top, pairs=pairs)
-    present(asked, answered, top=top, pairs=pairs)
+    first = ("row", "columns" if pairs else "column", "suggestion", "value", "release")
+    present(asked, answered, first=first, top=top, pairs=pairs)
 
 
 @about_rows(epilog="Example:  [bold]thalweg encode wine-model wine --out codes.parquet[/bold]")

@@ -108,6 +108,7 @@ def detect(
     from thalweg.data import Writer
     from thalweg.data.boxes import read_boxes
     from thalweg.data.pictures import open_pictures
+    from thalweg.questions.detect import check
     from thalweg.report.boxes import draw_all
 
     output = Output("detect", json=json, quiet=quiet)
@@ -115,6 +116,7 @@ def detect(
         if path is not None:
             refuse_existing(path, force)
     loaded = load_model(model)
+    check(loaded.F)
     shown = open_pictures(pictures, loaded.channels)
     known = None if truth is None else read_boxes(truth, shown.names or ())
     limits = {} if largest is None else {"largest": largest}

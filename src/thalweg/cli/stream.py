@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,12 +75,22 @@ def ask(
     return answered
 
 
-def present(asked: Asked, answered: Answered, *, filled: Marks | None = None, **summary: Any) -> None:
-    """Show the first rows, say where the rest lies, and name the next command."""
+def present(
+    asked: Asked,
+    answered: Answered,
+    *,
+    filled: Marks | None = None,
+    first: Sequence[str] = (),
+    **summary: Any,
+) -> None:
+    """Show the first rows, say where the rest lies, and name the next command.
+
+    `first` are the columns that are shown where not all fit, the most needed first.
+    """
     output = asked.output
     if answered.head is not None and not output.json:
         width, total = output.out.width, answered.answers
-        output.show(preview(answered.head, total=total, width=width, filled=filled))
+        output.show(preview(answered.head, total=total, width=width, filled=filled, first=first))
     if asked.out:
         files = "" if answered.files is None else f" in {answered.files:,} files"
         output.note(f"{answered.answers:,} rows written to {asked.out}{files}")

@@ -55,11 +55,11 @@ def encode(
     *,
     first_row: int = 0,
     name: str = "data",
-    partial: bool = False,
+    partial: bool | Collection[str] = False,
     counted: Collection[int] | None = None,
     unread: Collection[str] = (),
 ) -> Rows:
-    """The rows of `table` in the codes of `schema`; `partial` where columns are left out on purpose.
+    """The rows of `table` in the codes of `schema`; `partial` where columns, any or these, are left out on purpose.
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
@@ -94,7 +94,9 @@ def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
     return table_of(table, name)[0] if isinstance(table, np.ndarray) else table
 
 
-def _match(schema: Schema, table: pa.Table, where: str, partial: bool, unread: Collection[str]) -> pa.Table:
+def _match(
+    schema: Schema, table: pa.Table, where: str, partial: bool | Collection[str], unread: Collection[str]
+) -> pa.Table:
     """The table with the schema's names, once it is known to be about the same things."""
     if is_nameless(table):
         table = _by_position(schema, table, where)
@@ -105,10 +107,11 @@ def _match(schema: Schema, table: pa.Table, where: str, partial: bool, unread: C
             f"{where} has none of the columns of the model: it has {_some(table.column_names)}, the model "
             f"was fitted on {_some(want)}"
         )
-    absent = [name for name in want if name not in {*have, *unread, schema.target}]
+    left_out = (want if partial else ()) if isinstance(partial, bool) else partial
+    absent = [name for name in want if name not in {*have, *unread, *left_out, schema.target}]
     known = set(schema.names)
     extra = [name for name in table.column_names if name not in known]
-    if absent and not partial:
+    if absent:
         warnings.warn(DataWarning(f"{where} lacks {_some(absent)}: taken as not observed"), stacklevel=4)
     if extra:
         warnings.warn(
