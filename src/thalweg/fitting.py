@@ -38,6 +38,7 @@ from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
 from thalweg.persist import MODEL_FILE, check_destination, check_schema
 from thalweg.persist import load as load_model
+from thalweg.progress import stage
 from thalweg.questions.score import surprises, usual_energies
 
 REPORT = "report.html"
@@ -126,10 +127,12 @@ def fit(
             history=result.history,
         )
         if calibrate:
-            model = _calibrated(model, train, validation, seed)
+            with stage(run.progress, f"energies of {len(held_out):,} held-out rows"):
+                model = _calibrated(model, train, validation, seed)
         if directory is not None:
-            model.save(directory, force=True)
-            model.report(directory / REPORT, dataset, force=True)
+            with stage(run.progress, f"report on {dataset.where}"):
+                model.save(directory, force=True)
+                model.report(directory / REPORT, dataset, force=True)
             for path in checkpoints(directory):
                 path.unlink()
         return model

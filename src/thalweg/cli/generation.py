@@ -10,6 +10,7 @@ from thalweg.cli.output import Output
 from thalweg.cli.preview import preview
 from thalweg.cli.stream import FIRST_ROWS, load_model
 from thalweg.cli.then import after
+from thalweg.there import check_data
 
 
 @app.command(
@@ -32,13 +33,13 @@ def sample(
     quiet: Quiet = False,
 ) -> None:
     """New rows, drawn from exp(-F), with some columns held if asked."""
-    from thalweg.data import Writer
-
     texts = pairs("--given", given or ())
     output = Output("sample", json=json, quiet=quiet)
     if out is not None:
         refuse_existing(out, force)
     loaded = load_model(model)
+    from thalweg.data import Writer
+
     held = given_values(loaded.schema, texts)
     with output.working("sample"):
         table = loaded.sample(n, given=held or None, seed=seed, steps=steps)
@@ -70,6 +71,8 @@ def report(
     """One self-contained page: curves, energies, calibration, samples, guesses, the worst rows and why."""
     output = Output("report", json=json, quiet=quiet)
     refuse_existing(out, force)
+    if data is not None:
+        check_data(data)
     with output.working("report"):
         loaded = load_model(model)
         path = loaded.report(out, data=data, force=force)

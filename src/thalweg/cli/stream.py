@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from thalweg.cli.arguments import check_model
 from thalweg.cli.cache import keep_compiled
 from thalweg.cli.output import Output
 from thalweg.cli.preview import Marks, preview
@@ -57,6 +58,7 @@ class Answered:
 
 def load_model(path: str) -> Any:
     """The model in this directory, ready to be asked."""
+    check_model(path)
     keep_compiled()
     import thalweg
 
