@@ -166,20 +166,25 @@ QUESTIONS = {
     "retrieve": "which of many belongs to it?",
     "detect": "where in the picture is it?",
 }
-COLUMNS = ("pca", "kmeans", "gmm", "orderless", "rbm", "classifier", "implicit", "crf", "siamese", "detector")
+#: The recipes of the README's two tables: those of whole rows, and those of answers, pairs and orders.
+JOINT = ("pca", "kmeans", "gmm", "orderless", "rbm", "jem")
+OTHERS = ("classifier", "implicit", "latent-regression", "crf", "detector", "siamese", "two-tower", "ranker")
 
 
-def question_table() -> str:
-    """The README's question × model table, from `thalweg.questions.methods`."""
+def question_table(recipes: tuple[str, ...], own: bool) -> str:
+    """A question × model table of the README, from `thalweg.questions.methods`."""
     from thalweg.energy.base import FunctionEnergy
 
-    energies = {name: RECIPES[name].energy for name in COLUMNS} | {"your own energy": FunctionEnergy}
+    energies = {name: RECIPES[name].energy for name in recipes}
+    if own:
+        energies["your own energy"] = FunctionEnergy
     methods = [thalweg.questions.methods(energy) for energy in energies.values()]
     header = ["question", *(f"`{name}`" if name in RECIPES else name for name in energies)]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for question, asks in QUESTIONS.items():
         cells = [cell(method[question]) for method in methods]
-        lines.append(f"| `{question}`: {asks} | " + " | ".join(cells) + " |")
+        if set(cells) != {"–"}:
+            lines.append(f"| `{question}`: {asks} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -187,9 +192,15 @@ def cell(method: str | None) -> str:
     return "–" if method is None else method.split(":")[0]
 
 
-def test_readme_shows_the_question_table():
+@pytest.mark.parametrize(("name", "recipes", "own"), [("questions", JOINT, True), ("answers", OTHERS, False)])
+def test_readme_shows_the_question_tables(name, recipes, own):
     """Prints the table that is due, to be pasted between the markers."""
     text = (ROOT / "README.md").read_text()
-    shown = re.search(r"<!-- questions:begin -->(.*?)<!-- questions:end -->", text, re.S)
-    assert shown, "README.md has no questions:begin and questions:end"
-    assert shown[1].strip() == question_table(), f"README.md should show\n\n{question_table()}\n"
+    shown = re.search(rf"<!-- {name}:begin -->(.*?)<!-- {name}:end -->", text, re.S)
+    due = question_table(recipes, own)
+    assert shown, f"README.md has no {name}:begin and {name}:end"
+    assert shown[1].strip() == due, f"README.md should show\n\n{due}\n"
+
+
+def test_every_recipe_that_is_not_of_whole_rows_is_in_the_tables():
+    assert {name for name, recipe in RECIPES.items() if recipe.conditional} <= {*JOINT, *OTHERS}

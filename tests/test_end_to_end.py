@@ -157,7 +157,7 @@ def test_missing_reordered_and_unknown_columns(fitted):
         less = model.energy(table.drop_columns(["hue"]))
     assert np.isfinite(less).all()
     other = table.slice(0, 3).to_pydict() | {"cultivar": ["Merlot", "Barolo", "Barolo"]}
-    with pytest.warns(DataWarning, match=r"cultivar = 'Merlot' \(row 1\)"):
+    with pytest.warns(DataWarning, match=r"cultivar = 'Merlot' \(row 0\)"):
         energy = model.energy(pa.table(other))
     assert energy[0] > model.energy(table.slice(0, 3))[0]
 

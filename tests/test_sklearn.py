@@ -386,13 +386,13 @@ def wide(cell):
 @pytest.mark.parametrize(
     ("estimator", "X", "y", "error", "message"),
     [
-        (EnergyDensity(), wide(np.inf), None, DataError, "column 'x1', row 5: the value is inf"),
+        (EnergyDensity(), wide(np.inf), None, DataError, "column 'x1', row 4: the value is inf"),
         (
             EnergyImputer(),
             pd.DataFrame(wide(-np.inf), columns=["a", "b", "c"]),
             None,
             DataError,
-            "'b', row 5: the value",
+            "'b', row 4: the value",
         ),
         (EnergyDensity(recipe="gmmm"), wide(0), None, SettingsError, "did you mean 'gmm'"),
         (EnergyDensity(recipe=3), wide(0), None, SettingsError, "a recipe is a name, an energy"),

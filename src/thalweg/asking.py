@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thalweg.data.dataset import Dataset
 from thalweg.errors import ChainWarning, DataError, DataWarning, SchemaError, SettingsError, did_you_mean
 from thalweg.model import Model, load_rows
 
@@ -44,11 +45,13 @@ def score_batches(
 
 @dataclass(frozen=True)
 class Question:
-    """A question about rows with its options, and the columns of the rows that are kept beside the answers."""
+    """A question about rows with its options, the columns of the rows that are kept beside the answers, and what
+    messages call the rows (`where`: the file that they are read from)."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    where: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ANSWERS:
@@ -74,8 +77,8 @@ class Question:
             start += batch.num_rows
 
     def _pieces(self, model: Model, batches: Iterable[Batch]) -> Iterable[Batch]:
-        """The batches, cut where the question may be: sequences stay whole, and an order is of all rows."""
-        if self.name == "rank" and self.options.get("candidates") is None:
+        """The batches, cut where the question may be: sequences stay whole, and so do rows asked about each other."""
+        if self.name in AMONG_THEMSELVES and self.options.get(AMONG_THEMSELVES[self.name]) is None:
             return _all(batches)
         return batches if model.schema.sequence is None else _whole(batches, model.schema.sequence)
 
@@ -85,7 +88,7 @@ class Question:
             return _record_batch(self.answer(model, pa.Table.from_batches([batch]), start))
         if not batch.num_rows:
             return self.schema(model, batch.schema).empty_table()
-        rows = self._read(model, batch)
+        rows = self._read(model, batch, start)
         try:
             table = ANSWERS[self.name](model, rows, **self._options(start))
         except DataError as error:
@@ -94,11 +97,11 @@ class Question:
             where = f"(in the piece of the data that begins at row {start})"
             raise type(error)(f"{error} {where}") from error
         kept = self._kept(table, batch)
-        return _numbered(kept, start) if self.name in NUMBERED else kept
+        return _numbered(kept, start) if self._says_rows else kept
 
     def _prepared(self, model: Model, batch: Batch) -> "Question":
         """The question with what is the same for all batches worked out once: the candidates of `retrieve`."""
-        if self.name != "retrieve":
+        if self.name != "retrieve" or self.options.get("among") is None:
             return self
         rows = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         among = model.index(
@@ -142,21 +145,27 @@ class Question:
         given = {name: _plain(value) for name, value in self.options.items()}
         return {**defaults, **given, "keep": list(self.keep)}
 
+    @property
+    def _says_rows(self) -> bool:
+        """Whether an answer has several lines a row, which say the `row`."""
+        return self.name in NUMBERED or (self.name == "predict" and bool(self.options.get("modes")))
+
     def _options(self, start: int) -> dict[str, Any]:
         options = dict(self.options)
         if start and "seed" in inspect.signature(ANSWERS[self.name]).parameters:
             options["seed"] = seed_of(options.get("seed", 0), start)
         return options
 
-    def _read(self, model: Model, batch: pa.Table) -> pa.Table:
-        """The columns that the model is to see."""
+    def _read(self, model: Model, batch: pa.Table, start: int = 0) -> Dataset:
+        """The columns that the model is to see, of rows that come after `start` others."""
         for name in self.keep:
             if name not in batch.column_names:
                 raise SchemaError(
                     f"keep: the rows have no column {name!r}: {did_you_mean(name, batch.column_names)}"
                 )
         only_kept = set(self.keep) - set(model.schema.names) if self.keep else set()
-        return batch.drop_columns(sorted(only_kept)) if only_kept else batch
+        seen = batch.drop_columns(sorted(only_kept)) if only_kept else batch
+        return replace(load_rows(seen), path=self.where, first_row=start)
 
     def _kept(self, table: pa.Table, batch: pa.Table) -> pa.Table:
         """The answers with the kept columns in front, repeated where a row has several lines."""
@@ -168,7 +177,7 @@ class Question:
                 f"keep: the answers of {self.name} have a column {taken[0]!r} of their own: leave it out of keep, "
                 "or rename it in the data"
             )
-        if self.name in NUMBERED:
+        if self._says_rows:
             rows = table.column("row")
         else:
             rows = pa.array(np.repeat(np.arange(batch.num_rows), table.num_rows // batch.num_rows))
@@ -208,25 +217,25 @@ def seed_of(seed: int, *place: int) -> int:
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
 
 
-def _energy(model: Model, rows: pa.Table) -> pa.Table:
+def _energy(model: Model, rows: Dataset) -> pa.Table:
     return pa.table({"energy": model.energy(rows)})
 
 
-def _score(model: Model, rows: pa.Table, alpha: float = 0.01) -> pa.Table:
+def _score(model: Model, rows: Dataset, alpha: float = 0.01) -> pa.Table:
     return model.score(rows, alpha=alpha).to_table()
 
 
-def _complete(model: Model, rows: pa.Table, n: int = 1, seed: int = 0, steps: int | None = None) -> pa.Table:
+def _complete(model: Model, rows: Dataset, n: int = 1, seed: int = 0, steps: int | None = None) -> pa.Table:
     return model.complete(rows, n=n, seed=seed, steps=steps)
 
 
-def _denoise(model: Model, rows: pa.Table, noise: float | Mapping[str, float] = 0.1) -> pa.Table:
+def _denoise(model: Model, rows: Dataset, noise: float | Mapping[str, float] = 0.1) -> pa.Table:
     return model.denoise(rows, noise=noise)
 
 
 def _predict(
     model: Model,
-    rows: pa.Table,
+    rows: Dataset,
     target: str | None = None,
     draws: int = 0,
     modes: bool = False,
@@ -237,23 +246,25 @@ def _predict(
     return answer.to_table() if answer.modes is None else answer.modes.to_table()
 
 
-def _label(model: Model, rows: pa.Table, k: int = 1, anew: bool = False) -> pa.Table:
+def _label(model: Model, rows: Dataset, k: int = 1, anew: bool = False) -> pa.Table:
     return model.label(rows, k=k, anew=anew).to_table()
 
 
-def _rank(model: Model, rows: pa.Table, candidates: Any = None) -> pa.Table:
+def _rank(model: Model, rows: Dataset, candidates: Any = None) -> pa.Table:
     return model.rank(rows, candidates).to_table()
 
 
-def _retrieve(model: Model, rows: pa.Table, among: Any, k: int = 10, approximate: bool = False) -> pa.Table:
+def _retrieve(
+    model: Model, rows: Dataset, among: Any = None, k: int = 10, approximate: bool = False
+) -> pa.Table:
     return model.retrieve(rows, among, k, method="hnsw" if approximate else "exact").to_table()
 
 
-def _explain(model: Model, rows: pa.Table, top: int = 3, pairs: bool = False) -> pa.Table:
+def _explain(model: Model, rows: Dataset, top: int = 3, pairs: bool = False) -> pa.Table:
     return model.explain(rows, pairs=pairs).to_table(top=top or None)
 
 
-def _encode(model: Model, rows: pa.Table) -> pa.Table:
+def _encode(model: Model, rows: Dataset) -> pa.Table:
     return model.encode(rows).to_table()
 
 
@@ -272,7 +283,9 @@ ANSWERS: dict[str, Callable[..., pa.Table]] = {
 }
 
 
-#: Questions whose answers have several lines a row, which say the `row`.
+#: Questions that ask rows about each other where an option leaves out what else there is: which option.
+AMONG_THEMSELVES = {"rank": "candidates", "retrieve": "among"}
+#: Questions whose answers have several lines a row; those of predict too where it has all modes.
 NUMBERED = ("rank", "retrieve", "explain")
 
 

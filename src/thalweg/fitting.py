@@ -38,6 +38,7 @@ from thalweg.models.custom import recipe_for
 from thalweg.models.recipe import Problem, Recipe
 from thalweg.persist import MODEL_FILE, check_destination, check_schema
 from thalweg.persist import load as load_model
+from thalweg.progress import stage
 from thalweg.questions.score import surprises, usual_energies
 
 REPORT = "report.html"
@@ -102,7 +103,7 @@ def fit(
         if directory is not None:
             check_schema(schema)
         _check_sequences(chosen, schema)
-        rows = schema.encode(dataset.table, name=dataset.name)
+        rows = schema.encode(dataset.table, name=dataset.where)
         belongs = _belongs(rows, chosen, configured, schema)
         train, validation, held_out = _parts(rows, belongs, chosen, seed, calibrate)
         configured = chosen.settle(configured, schema, len(train))
@@ -126,10 +127,12 @@ def fit(
             history=result.history,
         )
         if calibrate:
-            model = _calibrated(model, train, validation, seed)
+            with stage(run.progress, f"energies of {len(held_out):,} held-out rows"):
+                model = _calibrated(model, train, validation, seed)
         if directory is not None:
-            model.save(directory, force=True)
-            model.report(directory / REPORT, dataset, force=True)
+            with stage(run.progress, f"report on {dataset.where}"):
+                model.save(directory, force=True)
+                model.report(directory / REPORT, dataset, force=True)
             for path in checkpoints(directory):
                 path.unlink()
         return model

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Folder:
         source, target = self.data / name, self.out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         tidy(target)
-        question = self.question.at(name.as_posix())
+        question = replace(self.question.at(name.as_posix()), where=str(source))
         with Writer(target, force=True, note={_NOTE: json.dumps(self._note(source))}) as writer:
             for piece, result in question.pairs(model, _pieces(source)):
                 writer.write(result)

@@ -1,7 +1,7 @@
 """`Model`: a fitted energy with its schema and calibration, and one method a question."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -81,7 +81,7 @@ class Model:
 
     def score(self, rows: Any, alpha: float = 0.01) -> Scores:
         """How anomalous each row is: energy, surprise, its conformal p-value, a flag at false-alarm rate `alpha`."""
-        conditioning.check_order(self.F, "score")
+        conditioning.check_usual(self.F)
         _, encoded = self._encode(rows)
         scoring.check_alpha(alpha, len(self.calibration.energies))
         energies = self._code_energies(encoded)
@@ -105,7 +105,7 @@ class Model:
         answer, each takes so many `steps` (None: what is usual), and `ChainWarning` says when they were too few.
         """
         dataset, encoded = self._encode(rows)
-        conditioning.check_inputs(self.F, encoded)
+        conditioning.check_inputs(self.F, encoded, dataset.first_row)
         if n == 1:
             filled = completing.best_guess(self.F, encoded, self._walker, steps)
             filled = conditioning.emptied(self.F, filled, encoded.observed)
@@ -322,24 +322,30 @@ class Model:
         return None if place is None else self.schema.space.names[place]
 
     def _encode(
-        self, rows: Any, *, partial: bool = False, without: str | None = None
+        self, rows: Any, *, partial: bool | Collection[str] = False, without: str | None = None
     ) -> tuple[Dataset, Rows]:
         dataset = load_rows(rows)
         table = dataset.table
         if without in table.column_names:
             table = table.drop_columns([without])
-        partial = partial or without is not None
         sequence = self.schema.sequence
         if isinstance(self.F, AbstractSequential) and sequence not in table.column_names:
             raise SchemaError(
-                f"{dataset.name} has no column {sequence!r}, which says which rows belong together: add it (one value "
+                f"{dataset.where} has no column {sequence!r}, which says which rows belong together: add it (one value "
                 "for all rows of one sequence)"
             )
         # What an energy given the inputs says nothing about costs nothing: an unknown category among them is missing.
         counted = self.F.answers if isinstance(self.F, AbstractConditional) else None
         # New queries have new names.
         unread = () if self._query is None else (self._query,)
-        rows = self.schema.encode(table, partial=partial, name=dataset.name, counted=counted, unread=unread)
+        rows = self.schema.encode(
+            table,
+            first_row=dataset.first_row,
+            partial=partial,
+            name=dataset.where,
+            counted=counted,
+            unread=unread,
+        )
         return dataset, rows
 
     def _without_target(self, rows: Any, target: str | None) -> tuple[Rows, int]:
@@ -351,7 +357,9 @@ class Model:
             )
         index = self.schema.index(name)
         conditioning.check_answer(self.F, index)
-        return self._encode(rows, without=name)[1], index
+        others = self.F.answers if isinstance(self.F, AbstractConditional) else ()
+        unasked = {name, *(self.schema.space.names[i] for i in others)}
+        return self._encode(rows, partial=unasked, without=name)[1], index
 
     def _energies(self, rows: Rows) -> np.ndarray:
         """Energies in the user's units."""

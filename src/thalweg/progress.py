@@ -1,4 +1,4 @@
-"""Long compiled loops, seen from outside: a bar with the time left, on a terminal only, and how far to go at a time."""
+"""Long work, seen from outside: a bar with the time left, or what is being done; how far a loop goes at a time."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +26,19 @@ def progress_bar(wanted: bool, what: str, total: int) -> Iterator[Show]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total, words="")
         yield lambda step, words: progress.update(task, completed=step, words=words)
+
+
+@contextmanager
+def stage(wanted: bool, what: str) -> Iterator[None]:
+    """Says on a terminal what is being done, for as long as it is."""
+    if not (wanted and sys.stderr.isatty()):
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(what)):
+        yield
 
 
 def next_pace(pace: int, done: int, seconds: float) -> int:

@@ -138,6 +138,43 @@ def test_flags_are_counted(run):
     assert f"{answer['flagged']} of 178 rows flagged" in err
 
 
+def test_an_alpha_that_flags_nothing_is_one_sentence(run):
+    status, _, err = run("score m wine.csv --alpha 0.001")
+    assert status == 0
+    assert err.startswith(
+        "warning: nothing can be flagged at alpha 0.001, for with 59 held-out rows no p-value is below 0.0167"
+    )
+    assert len(err.splitlines()) == 1
+
+
+def test_what_predict_is_of_and_what_it_misses_is_said(run, folder):
+    table = thalweg.data.load("wine.csv").table.drop_columns(["hue", "picked"])
+    pyarrow.csv.write_csv(table, folder / "less.csv")
+    status, out, err = run("predict m less.csv --json")
+    assert status == 0
+    assert json.loads(out)["target"] == "class"
+    assert (
+        err.count("warning: ") == err.count("warning: less.csv lacks hue, picked: taken as not observed") == 1
+    )
+    assert "lacks" not in run("predict m wine.csv")[2]
+
+
+def test_the_suggestion_is_shown_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = run("explain m wine.csv")
+    assert "suggestion" in out
+    assert max(map(len, out.splitlines())) <= 60
+    assert "suggestion" in run("explain m wine.csv --pairs")[1]
+
+
+def test_detect_of_a_model_of_rows_names_the_recipe(run):
+    status, _, err = run("detect m wine.csv")
+    assert status == 1
+    assert (
+        "does not look for objects in pictures: fit detector, to windows that `thalweg windows` cuts" in err
+    )
+
+
 def test_completed_cells_are_marked_and_the_others_stay(run, folder):
     status, out, _ = run("complete m wine.csv --out filled.csv --force")
     assert status == 0
@@ -182,6 +219,28 @@ def test_pieces_are_numbered_from_the_start(run, monkeypatch):
     pieces = json.loads(run("explain m wine.csv --top 1 --json")[1])["answers"]
     assert [answer["row"] for answer in pieces] == list(range(ROWS))
     assert [answer["column"] for answer in pieces] == [answer["column"] for answer in whole]
+
+
+def test_warnings_and_answers_count_rows_alike_and_name_the_file(run, folder, monkeypatch):
+    table = thalweg.data.load("wine.csv").table.slice(0, 60)
+    wrong = [99.0 if i == 57 else hue for i, hue in enumerate(table["hue"].to_pylist())]
+    table = table.set_column(table.column_names.index("hue"), "hue", pa.array(wrong))
+    pyarrow.csv.write_csv(table, folder / "far.csv")
+    status, out, err = run("explain m far.csv --top 1 --json")
+    assert status == 0
+    [odd] = [answer["row"] for answer in json.loads(out)["answers"] if answer["value"] == "99"]
+    assert (
+        f"warning: far.csv: values outside the range of training (they are used all the same): hue = '99' (row {odd})"
+        in err
+    )
+    monkeypatch.setattr(
+        thalweg.data, "batches", lambda source: (table.slice(i, 25) for i in range(0, 60, 25))
+    )
+    assert "(row 57)" in run("explain m far.csv --top 1 --json")[2]
+    rows = [
+        answer["row"] for answer in json.loads(run("predict m far.csv -t hue --modes --json")[1])["answers"]
+    ]
+    assert sorted(set(rows)) == list(range(60))
 
 
 def test_no_two_pieces_share_their_draws(run, monkeypatch):

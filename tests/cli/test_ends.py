@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from thalweg.cli import arguments, cache, stream
+from thalweg.cli import arguments, cache, rows, stream
 from thalweg.cli.main import main
 from thalweg.cli.output import plain
+from thalweg.energy.base import FunctionEnergy
+from thalweg.energy.spaces import Real
 from thalweg.errors import DataError, DataWarning, Interrupted
 
 
@@ -23,6 +25,7 @@ class Stub:
     """A model whose energy does what the test wants."""
 
     schema = SimpleNamespace(sequence=None)
+    F = FunctionEnergy(lambda y: 0.0, Real((2,)))
 
     def __init__(self, energy):
         self.energy = energy
@@ -41,6 +44,7 @@ def ask(monkeypatch, table):
 
     def run(energy, *options):
         monkeypatch.setattr(stream, "load_model", lambda path: Stub(energy))
+        monkeypatch.setattr(rows, "check_model", lambda path: None)
         return main(["energy", "model", table, *options])
 
     return run
@@ -54,7 +58,7 @@ def raising(error):
 
 
 def fine(piece):
-    return [float(i) for i in range(piece.num_rows)]
+    return [float(i) for i in range(len(piece))]
 
 
 def test_an_error_is_one_line_and_1(ask, capsys):
@@ -133,13 +137,15 @@ def test_ctrl_c_ends_with_130(ask, capsys):
     assert capsys.readouterr().err == "interrupted: nothing was written\n"
 
 
-def test_an_interrupted_fit_says_how_to_go_on(capsys, monkeypatch):
+def test_an_interrupted_fit_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     import thalweg
 
     def fit(*args, **kwargs):
         raise Interrupted("stopped at step 120 of 3,000")
 
     monkeypatch.setitem(thalweg.__dict__, "fit", fit)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my wine.csv").touch()
     words = ["fit", "my wine.csv", "--recipe", "gmm", "--force", "--out", "m"]
     assert main(words) == 130
     assert capsys.readouterr().err.splitlines() == [

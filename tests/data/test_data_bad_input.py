@@ -36,9 +36,9 @@ BAD_TEXT = {
     "utf-16": ("x,y\n1,2\n".encode("utf-16"), r"looks like text in UTF-16; convert it"),
     "latin-1": (b"x,y\n1,2\n3,caf\xe9\n", r"a\.csv, line 3: byte 13 \(0xe9\) is not UTF-8.*iconv -f LATIN1"),
     "latin-1 header": (b"x,\xe9\n1,2\n", r"line 1: byte 2 \(0xe9\) is not UTF-8"),
-    "short row": ("x,y\n1,2\n3\n5,6\n", r"a\.csv, row 2 \(line 3\): 1 cells where the header has 2"),
-    "long row": ("x,y\n1,2\n3,4,5\n", r"row 2 \(line 3\): 3 cells where the header has 2"),
-    "open quote": ('x,y\n"1,2\n3,4\n', r"row 1 .* is a quotation mark left open\?"),
+    "short row": ("x,y\n1,2\n3\n5,6\n", r"a\.csv, row 1 \(line 3\): 1 cells where the header has 2"),
+    "long row": ("x,y\n1,2\n3,4,5\n", r"row 1 \(line 3\): 3 cells where the header has 2"),
+    "open quote": ('x,y\n"1,2\n3,4\n', r"row 0 .* is a quotation mark left open\?"),
     "duplicate": ("x,x\n1,2\n", r"two columns are named 'x': rename one"),
     "unnamed": ("x,,y\n1,2,3\n", r"column 2 has no name"),
     "no header": ("5.1,3.5\n4.9,3.0\n", r"the first line \(5\.1, 3\.5, …\) looks like data"),
@@ -60,13 +60,13 @@ def test_a_word_among_numbers_is_named(tmp_path):
     cells[6] = "seven"
     path = _write(tmp_path / "a.csv", "x\n" + "\n".join(cells) + "\n")
     with pytest.raises(
-        DataError, match=r"a\.csv, column 'x', row 7: 'seven' is not a number.*--kind x=categorical"
+        DataError, match=r"a\.csv, column 'x', row 6: 'seven' is not a number.*--kind x=categorical"
     ):
         load(path)
     assert load(path, kinds={"x": "categorical"}).table["x"][6].as_py() == "seven"
-    with pytest.raises(DataError, match=r"column 'x', row 7: 'seven' is not a number"):
+    with pytest.raises(DataError, match=r"column 'x', row 6: 'seven' is not a number"):
         load(path, kinds={"x": "continuous"})
-    with pytest.raises(DataError, match=r"column 'x', row 1: '0.5' is not an ISO date"):
+    with pytest.raises(DataError, match=r"column 'x', row 0: '0.5' is not an ISO date"):
         load(path, kinds={"x": "datetime"})
     with pytest.raises(DataError, match=r"every column is dropped"):
         load(path, drop=["x"])
@@ -75,7 +75,7 @@ def test_a_word_among_numbers_is_named(tmp_path):
 def test_decimal_commas_are_named(tmp_path):
     path = _write(tmp_path / "a.csv", "x;y\n1,5;2\n2,5;3\n")
     with pytest.raises(
-        DataError, match=r"a\.csv, column 'x', row 1: '1,5' has a comma: write decimals with a point"
+        DataError, match=r"a\.csv, column 'x', row 0: '1,5' has a comma: write decimals with a point"
     ):
         load(path)
     assert load(path, kinds={"x": "categorical"}).table["x"].to_pylist() == ["1,5", "2,5"]
@@ -239,7 +239,7 @@ def test_what_cannot_be_learned():
     with pytest.warns(DataWarning, match=r"column 'y': every cell is missing"):
         schema = _infer(x=[1, 2, 3], y=pa.nulls(3))
     assert schema["y"].levels == (None,)
-    with pytest.raises(DataError, match=r"column 'x', row 3: the value is -inf, not a finite number"):
+    with pytest.raises(DataError, match=r"column 'x', row 2: the value is -inf, not a finite number"):
         _infer(x=[1.0, 2.0, -np.inf])
     with pytest.raises(DataError, match=r"no column 'z' to predict: the columns are x"):
         _infer("z", x=[1.0, 2.0])

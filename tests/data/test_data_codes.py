@@ -292,9 +292,9 @@ def test_unknown_categories_and_values_out_of_range_are_named():
         rows = schema.encode(odd, first_row=100, name="odd.csv")
     unknown, outside, constant = sorted(str(w.message) for w in caught)
     assert unknown.startswith("odd.csv: categories that training never saw")
-    assert "w = 'zz' (row 102); v = 'y' (row 101 and 1 more)" in unknown
-    assert "x = 99.0 (row 101); n = -7 (row 102 and 1 more)" in constant + outside
-    assert "k = 6 (row 102), always 5 in training" in constant + outside
+    assert "w = 'zz' (row 101); v = 'y' (row 100 and 1 more)" in unknown
+    assert "x = 99.0 (row 100); n = -7 (row 101 and 1 more)" in constant + outside
+    assert "k = 6 (row 101), always 5 in training" in constant + outside
     np.testing.assert_array_equal(rows.unseen, [1, 2, 0])
     np.testing.assert_array_equal(rows.observed[:, 2:], [[True, False], [False, False], [False, True]])
     np.testing.assert_array_equal(rows.values[:, 1], [1, -8, 8])
@@ -311,12 +311,12 @@ def test_far_numbers_stay_finite():
 @pytest.mark.parametrize(
     ("column", "cells", "message"),
     [
-        ("x", ["1.5", "two"], r"d\.csv, column 'x', row 12: 'two' is not a number"),
-        ("x", [1.0, np.inf], r"column 'x', row 12: the value is inf"),
+        ("x", ["1.5", "two"], r"d\.csv, column 'x', row 11: 'two' is not a number"),
+        ("x", [1.0, np.inf], r"column 'x', row 11: the value is inf"),
         ("x", [DAY, DAY], r"column 'x': cells of type date32\[day\] where training had numbers"),
-        ("n", [1.0, 2.5], r"column 'n', row 12: 2\.5 is not a whole number"),
+        ("n", [1.0, 2.5], r"column 'n', row 11: 2\.5 is not a whole number"),
         ("d", [1, 2], r"column 'd': cells of type int64 where training had dates"),
-        ("d", ["2020-01-01", "soon"], r"column 'd', row 12: 'soon' is not an ISO date"),
+        ("d", ["2020-01-01", "soon"], r"column 'd', row 11: 'soon' is not an ISO date"),
         ("x", [[1.0], [2.0]], r"column 'x': cells of type list"),
     ],
 )

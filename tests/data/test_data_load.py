@@ -258,7 +258,7 @@ def test_a_bad_cell_in_a_stream_names_its_row(tmp_path):
     schema = Schema.infer(load(path))
     path.write_text("x\n" + "".join(f"{i}.5\n" for i in range(30)) + "oops\n")
     *_, last = enumerate(batches(path, size=8))
-    with pytest.raises(SchemaError, match=r"a\.csv, column 'x', row 31: 'oops' is not a number"):
+    with pytest.raises(SchemaError, match=r"a\.csv, column 'x', row 30: 'oops' is not a number"):
         schema.encode(last[1], first_row=8 * last[0], name="a.csv")
 
 

@@ -98,10 +98,10 @@ def test_boxes_come_from_tables_and_coco_files(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": ["a.png", "c.png"]}, r"row 2: there is no picture 'c.png': did you mean 'b.png'"),
-        ({"image": [0, 2]}, r"row 2: there is no picture 2: they count from 0 to 1"),
-        ({"width": [5, 0]}, r"row 2: a box of 0×8 pixels holds nothing"),
-        ({"x": [None, 1.0]}, r"column 'x', row 1: the number is missing"),
+        ({"image": ["a.png", "c.png"]}, r"row 1: there is no picture 'c.png': did you mean 'b.png'"),
+        ({"image": [0, 2]}, r"row 1: there is no picture 2: they count from 0 to 1"),
+        ({"width": [5, 0]}, r"row 1: a box of 0×8 pixels holds nothing"),
+        ({"x": [None, 1.0]}, r"column 'x', row 0: the number is missing"),
         ({"y": ["3", "four"]}, r"column 'y': cells of type string are not numbers of pixels"),
     ],
 )

@@ -72,8 +72,10 @@ def test_it_fills_and_draws_its_answer_alone(fitted):
     shares = fitted.predict(pa.table({"a": [0.3], "b": [-0.4]})).probabilities[0]
     counts = np.array([drawn.count(level) for level in ("x", "y", "z")]) / 3000
     np.testing.assert_allclose(counts, shares, atol=4 * np.sqrt(0.25 / 3000))
-    with pytest.raises(NotAnswered, match=r"is of 'kind' given the other columns.*'a' is missing in row 1"):
+    with pytest.raises(NotAnswered, match=r"is of 'kind' given the other columns.*missing in row 0 is 'a'"):
         fitted.complete(pa.table({"a": pa.array([None], pa.float64()), "b": [0.0], "kind": ["x"]}))
+    with pytest.raises(NotAnswered, match="cannot fill these: missing are 'a', 'b'; fit"):
+        fitted.sample(3, given={"kind": "x"})
     with pytest.raises(NotAnswered, match="which it cannot draw"):
         fitted.sample(3)
     with pytest.raises(NotAnswered, match="says nothing about 'a'"):

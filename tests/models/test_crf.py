@@ -267,7 +267,7 @@ def test_what_it_is_not_for():
     with pytest.raises(SettingsError, match="give a window or recurrent, not both"):
         crf.CRF.configure({"window": 1, "recurrent": 3})
     holes = data.table.set_column(2, "tag", pa.array([None, *data.table["tag"].to_pylist()[1:]]))
-    with pytest.raises(DataError, match="has no label: leave its sequence out"):
+    with pytest.raises(DataError, match="training rows have no label: leave their sequences out"):
         thalweg.fit(replace(data, table=holes), "crf", target="tag", steps=2, calibrate=False, progress=False)
 
 

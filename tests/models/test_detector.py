@@ -184,5 +184,5 @@ def test_pictures_of_other_channels_or_sizes_are_refused(fitted):
     half = np.tile(np.array([0, 200], np.uint8), 10)
     with pytest.raises(DataError, match=r"picture 0 is 20×11 pixels, smaller than the least window of 12×12"):
         fitted.detect(np.broadcast_to(half, (2, 11, 20)))
-    with pytest.raises(NotAnswered, match="does not look for objects in pictures: fit detector"):
+    with pytest.raises(NotAnswered, match="does not look for objects in pictures: fit detector, to windows"):
         thalweg.fit("wine", "pca", progress=False).detect(np.zeros((2, 20, 20)))

@@ -101,8 +101,16 @@ def test_what_it_cannot_say(fitted):
         fitted.retrieve(test.select(A), test.select(A))
     with pytest.raises(SchemaError, match="none of 'a0'"):
         fitted.retrieve(test.select(B), test.select(B))
-    with pytest.raises(NotAnswered):
-        fitted.sample(3)
+    for ask in (
+        lambda: fitted.sample(3),
+        lambda: fitted.predict(test, "b0"),
+        lambda: fitted.complete(
+            test.set_column(test.column_names.index("b0"), "b0", pa.nulls(5, pa.float64()))
+        ),
+        lambda: fitted.denoise(test),
+    ):
+        with pytest.raises(NotAnswered, match=r"how well the two sides of a row match.*ask retrieve or rank"):
+            ask()
 
 
 def test_sides_are_names_patterns_or_halves():

@@ -155,6 +155,7 @@ def test_a_picture_smaller_than_the_window_and_an_energy_that_does_not_slide_are
     assert len(detect(Bright(), small, ("one", "two"), WindowSearch(smallest=0.5, threshold=1.0))) == 0
     flat = FunctionEnergy(lambda y: jnp.sum(y), Real((2,)))
     with pytest.raises(
-        NotAnswered, match="FunctionEnergy does not look for objects in pictures: fit detector"
+        NotAnswered,
+        match="FunctionEnergy judges whole rows and does not look for objects in pictures: fit detector",
     ):
         detect(flat, small, (), WindowSearch())

@@ -53,6 +53,12 @@ def test_a_row_is_nearest_to_itself_and_left_out_among_its_own(model):
     assert np.array_equal(model.retrieve(bare, bare, 2).order, alone.order)
 
 
+def test_rows_in_pieces_are_looked_up_among_all_of_themselves(model):
+    wine = thalweg.data.load("wine").table
+    (answer,) = thalweg.answer_batches(model, "retrieve", [wine.slice(0, 100), wine.slice(100)], k=2)
+    assert np.array_equal(answer["candidate"].to_numpy().reshape(178, 2), model.retrieve(wine, k=2).order)
+
+
 def test_the_answers_are_a_table(model, tmp_path, capsys):
     from thalweg.cli.main import main
 

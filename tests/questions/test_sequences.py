@@ -131,6 +131,7 @@ def test_the_k_best_labellings_of_each_sequence(model):
         "sequence",
         "letter",
         "p",
+        "held",
         "letter 2",
         "letter 3",
         "energy",

@@ -1,6 +1,5 @@
 """What there is: the catalogue of models, the installation, and the demonstration."""
 
-import dataclasses
 import platform
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from rich.text import Text
 from thalweg.cli.app import Json, Quiet, app
 from thalweg.cli.arguments import command, nearest
 from thalweg.cli.cache import cache_directory, cache_size, keep_compiled
+from thalweg.cli.catalogue import catalogue
 from thalweg.cli.output import Output, facts
 
 PACKAGES = ("thalweg", "jax", "jaxlib", "equinox", "optax", "optimistix", "numpy", "scikit-learn", "pyarrow")
@@ -25,40 +25,25 @@ def models(
     quiet: Quiet = False,
 ) -> None:
     """The catalogue: every recipe, its place in the taxonomy, and the questions it answers."""
-    from thalweg.models import RECIPES
-
+    recipes = catalogue()
     output = Output("models", json=json, quiet=quiet)
     if name is None:
-        output.show(_catalogue(RECIPES.values()))
-        record = {"recipes": [_described(recipe) for recipe in RECIPES.values()]}
-        output.finish(record, command("models", next(iter(RECIPES))))
+        output.show(_catalogue(recipes.values()))
+        output.finish({"recipes": list(recipes.values())}, command("models", next(iter(recipes))))
         return
-    if name not in RECIPES:
-        raise typer.BadParameter(nearest("recipe", name, RECIPES))
-    _show(output, _described(RECIPES[name]))
-    output.finish({"recipe": _described(RECIPES[name])}, f"thalweg fit DATA --recipe {name}")
+    if name not in recipes:
+        raise typer.BadParameter(nearest("recipe", name, recipes))
+    _show(output, recipes[name])
+    output.finish({"recipe": recipes[name]}, f"thalweg fit DATA --recipe {name}")
 
 
-def _described(recipe: Any) -> dict[str, Any]:
-    """A recipe as plain values."""
-    from thalweg.questions import methods
-
-    settings = [
-        {"name": item.name, "default": item.default, "help": item.metadata.get("help", "")}
-        for item in dataclasses.fields(recipe.settings)
-    ]
-    words = {key: getattr(recipe, key) for key in ("name", "code", "title", "about", "formula", "paper")}
-    return {**words, "settings": settings, "questions": methods(recipe.energy)}
-
-
-def _catalogue(recipes: Iterable[Any]) -> Table:
+def _catalogue(recipes: Iterable[dict[str, Any]]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "code", "title", "answers"):
         grid.add_column(heading, no_wrap=heading == "name")
     for recipe in recipes:
-        about = _described(recipe)
-        answered = Text(", ".join(question for question, how in about["questions"].items() if how))
-        grid.add_row(Text(recipe.name, style="bold"), recipe.code, Text(recipe.title), answered)
+        answered = Text(", ".join(question for question, how in recipe["questions"].items() if how))
+        grid.add_row(Text(recipe["name"], style="bold"), recipe["code"], Text(recipe["title"]), answered)
     return grid
 
 

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.app import Seed, Steps
-from thalweg.cli.arguments import command
 from thalweg.cli.rows import about_rows
 from thalweg.cli.stream import Answered, Asked, ask, present
 
@@ -13,7 +12,7 @@ from thalweg.cli.stream import Answered, Asked, ask, present
 @about_rows(epilog="Example:  [bold]thalweg energy wine-model wine --out energies.csv[/bold]")
 def energy(asked: Asked) -> None:
     """How well each row fits: F(row), low where it does; in nats where the model is normalised."""
-    present(asked, ask(asked, "energy"), command("score", asked.model, asked.data))
+    present(asked, ask(asked, "energy"))
 
 
 @about_rows(epilog="Example:  [bold]thalweg score wine-model new.csv --alpha 0.05 --out scores.csv[/bold]")
@@ -32,13 +31,20 @@ def score(
         flagged += sum(table.column("flag").to_pylist())
 
     answered = ask(asked, "score", watch=count, alpha=alpha)
-    if answered.rows:
+    if answered.rows and _can_flag(answered, alpha):
         expected = alpha * answered.rows
         asked.output.note(
             f"{flagged:,} of {answered.rows:,} rows flagged at alpha {alpha:g}; "
             f"about {expected:,.1f} would be if every row were like the training rows"
         )
-    present(asked, answered, _explained(asked), alpha=alpha, flagged=flagged)
+    present(asked, answered, alpha=alpha, flagged=flagged)
+
+
+def _can_flag(answered: Answered, alpha: float) -> bool:
+    """Whether any row could be flagged; where none could, a warning has said so."""
+    from thalweg.questions.score import least_p_value
+
+    return alpha >= least_p_value(len(answered.model.calibration.energies))
 
 
 @about_rows(epilog="Example:  [bold]thalweg complete wine-model holes.csv --out filled.csv[/bold]")
@@ -52,8 +58,7 @@ def complete(
 ) -> None:
     """Fill the missing cells: the best guess, or n joint draws of each row; cells that are there stay."""
     answered = ask(asked, "complete", n=n, seed=seed, steps=steps)
-    then = command("sample", asked.model, "-n", 5)
-    present(asked, answered, then, filled=_missing(answered, n), n=n)
+    present(asked, answered, filled=_missing(answered, n), n=n)
 
 
 def _missing(answered: Answered, n: int) -> dict[str, list[bool]]:
@@ -76,7 +81,7 @@ def denoise(
     ] = 0.1,
 ) -> None:
     """The cleanest row near each noisy one: argmin of F plus the noise's own energy."""
-    present(asked, ask(asked, "denoise", noise=noise), _explained(asked), noise=noise)
+    present(asked, ask(asked, "denoise", noise=noise), noise=noise)
 
 
 @about_rows(
@@ -100,7 +105,9 @@ def predict(
 ) -> None:
     """One column from the others: the value of least energy, with probabilities or quantiles."""
     answered = ask(asked, "predict", target=target, draws=draws, modes=modes, seed=seed, steps=steps)
-    present(asked, answered, _explained(asked), target=target)
+    if target is None and answered.model is not None:
+        target = answered.model.schema.target
+    present(asked, answered, target=target)
 
 
 @about_rows(epilog="Example:  [bold]thalweg label tagger new.conll -k 3 --out labels.csv[/bold]")
@@ -123,7 +130,7 @@ def label(
         asked.output.note(
             f"{held:,} of {answered.rows:,} labels were held as {asked.data} has them; --anew labels every row"
         )
-    present(asked, answered, _explained(asked), k=k, anew=anew, held=held)
+    present(asked, answered, k=k, anew=anew, held=held)
 
 
 @about_rows(epilog="Example:  [bold]thalweg rank wine-model open.csv candidates.csv[/bold]")
@@ -141,15 +148,20 @@ def rank(
     from thalweg.data import load
 
     answered = ask(asked, "rank", candidates=None if candidates is None else load(candidates))
-    present(asked, answered, command("explain", asked.model, asked.data), candidates=candidates)
+    present(asked, answered, candidates=candidates)
 
 
 @about_rows(epilog="Example:  [bold]thalweg retrieve faces-model new.npy known.npy -k 3[/bold]")
 def retrieve(
     asked: Asked,
     among: Annotated[
-        str, typer.Argument(metavar="AMONG", help="The rows among which partners are looked for.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[AMONG]",
+            help="The rows among which partners are looked for. Without it DATA itself: of siamese the other rows, of "
+            "two-tower the other sides.",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many partners of each row.")] = 10,
     approximate: Annotated[
         bool,
@@ -161,9 +173,10 @@ def retrieve(
     """Which of many rows belong to each: the partners of least energy, for siamese and two-tower."""
     from thalweg.data import load
 
-    answered = ask(asked, "retrieve", among=load(among), k=k, approximate=approximate)
-    then = command("encode", asked.model, asked.data)
-    present(asked, answered, then, among=among, k=k, approximate=approximate)
+    answered = ask(
+        asked, "retrieve", among=None if among is None else load(among), k=k, approximate=approximate
+    )
+    present(asked, answered, among=among, k=k, approximate=approximate)
 
 
 @about_rows(epilog="Example:  [bold]thalweg explain wine-model odd.csv --top 3 --out why.csv[/bold]")
@@ -178,14 +191,11 @@ def explain(
 ) -> None:
     """Which cell is wrong and what it should be: the energy each would release if it were inferred anew."""
     answered = ask(asked, "explain", top=top, pairs=pairs)
-    present(asked, answered, command("complete", asked.model, asked.data), top=top, pairs=pairs)
+    first = ("row", "columns" if pairs else "column", "suggestion", "value", "release")
+    present(asked, answered, first=first, top=top, pairs=pairs)
 
 
 @about_rows(epilog="Example:  [bold]thalweg encode wine-model wine --out codes.parquet[/bold]")
 def encode(asked: Asked) -> None:
     """The latent z of each row: a code, or the probabilities of a discrete one."""
-    present(asked, ask(asked, "encode"), command("report", asked.model, asked.data))
-
-
-def _explained(asked: Asked) -> str:
-    return command("explain", asked.model, asked.data, "--top", 3)
+    present(asked, ask(asked, "encode"))

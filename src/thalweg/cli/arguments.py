@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from thalweg.errors import OutputError, SettingsError, did_you_mean
+from thalweg.errors import ModelDirectoryError, OutputError, SettingsError, did_you_mean
+from thalweg.there import no_model
 
 #: Endings that say what a file is and not what the data is called.
 _ENDINGS = {".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".npy", ".npz", ".gz", ".zst", ".bz2"}
@@ -58,6 +59,12 @@ def refuse_existing(path: str | os.PathLike, force: bool, *, unless_folder_for: 
         return
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists; choose another with --out, or replace it with --force")
+
+
+def check_model(path: str) -> None:
+    """Stop before anything heavy is imported where there is no model; `load` says the same."""
+    if absent := no_model(Path(path)):
+        raise ModelDirectoryError(f"{path}: {absent}")
 
 
 def data_name(source: str) -> str:

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.app import Force, Json, Quiet, app
-from thalweg.cli.arguments import command
 from thalweg.cli.output import Output, facts
 from thalweg.cli.stream import load_model
+from thalweg.cli.then import after
 
 
 @app.command(
@@ -60,7 +60,7 @@ def combine(
     card = model.card
     lines = {name: card[name] for name in ("formula", "members", "calibrated on")}
     output.show(facts({**lines, "model": out}))
-    output.finish({"model": out, "card": card}, command("sample", out))
+    output.finish({"model": out, "card": card}, after("combine", model, out))
 
 
 def _numbers(text: str) -> list[float]:

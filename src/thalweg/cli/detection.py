@@ -105,16 +105,18 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """What is where in pictures: a box, a label, an energy and a probability for each thing found."""
-    from thalweg.data import Writer
-    from thalweg.data.boxes import read_boxes
-    from thalweg.data.pictures import open_pictures
-    from thalweg.report.boxes import draw_all
-
     output = Output("detect", json=json, quiet=quiet)
     for path in (out, drawn):
         if path is not None:
             refuse_existing(path, force)
     loaded = load_model(model)
+    from thalweg.data import Writer
+    from thalweg.data.boxes import read_boxes
+    from thalweg.data.pictures import open_pictures
+    from thalweg.questions.detect import check
+    from thalweg.report.boxes import draw_all
+
+    check(loaded.F)
     shown = open_pictures(pictures, loaded.channels)
     known = None if truth is None else read_boxes(truth, shown.names or ())
     limits = {} if largest is None else {"largest": largest}

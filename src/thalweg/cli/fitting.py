@@ -6,11 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from thalweg.cli.app import Data, Force, Json, Quiet, Seed, app
-from thalweg.cli.arguments import command, data_name, nearest, pairs
+from thalweg.cli.arguments import data_name, nearest, pairs
 from thalweg.cli.cache import keep_compiled
+from thalweg.cli.catalogue import catalogue, defaults
 from thalweg.cli.member import end_with_watcher, run_watched, watched
 from thalweg.cli.output import Output, facts
+from thalweg.cli.then import after
 from thalweg.errors import SettingsError
+from thalweg.settings import configured
+from thalweg.there import check_data
 
 #: As `thalweg.models.DEFAULT`, which costs an import of JAX; a test keeps them equal.
 DEFAULT_RECIPE = "orderless"
@@ -89,10 +93,12 @@ def fit(
     if group and not watched():
         run_watched(context.obj, group[2], group[1])
         return
+    _check(recipe, settings)
+    check_data(data)
     keep_compiled()
     if group:
         _join(*group)
-    _check(recipe, settings)
+    _check_together(recipe, settings)
 
     import thalweg
     from thalweg.learning.parallel import first, mesh_of
@@ -118,7 +124,7 @@ def fit(
     page = directory / "report.html"
     output.show(facts(_card(model, directory, page)))
     record = {"model": str(directory), "report": str(page), "card": model.card}
-    output.finish(record, command("score", directory, data))
+    output.finish(record, after("fit", model, directory, data))
 
 
 def _group(
@@ -146,11 +152,20 @@ def _join(coordinator: str, processes: int, process: int) -> None:
 
 
 def _check(recipe: str, settings: dict[str, str]) -> None:
-    """Refuse a recipe or a setting that does not exist before the data is read."""
+    """Refuse a recipe or a setting that does not exist before anything is imported."""
+    known = catalogue()
+    if recipe not in known:
+        raise typer.BadParameter(nearest("recipe", recipe, known))
+    try:
+        configured(recipe, defaults(known[recipe]), settings)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _check_together(recipe: str, settings: dict[str, str]) -> None:
+    """Refuse settings that cannot be, alone or together, before the data is read."""
     from thalweg.models import RECIPES
 
-    if recipe not in RECIPES:
-        raise typer.BadParameter(nearest("recipe", recipe, RECIPES))
     try:
         RECIPES[recipe].configure(settings)
     except SettingsError as error:

@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from thalweg.cli.app import Force, Json, ModelPath, Out, Quiet, Seed, Steps, app
-from thalweg.cli.arguments import command, given_values, pairs, refuse_existing
+from thalweg.cli.arguments import given_values, pairs, refuse_existing
 from thalweg.cli.output import Output
 from thalweg.cli.preview import preview
 from thalweg.cli.stream import FIRST_ROWS, load_model
+from thalweg.cli.then import after
+from thalweg.there import check_data
 
 
 @app.command(
@@ -31,13 +33,13 @@ def sample(
     quiet: Quiet = False,
 ) -> None:
     """New rows, drawn from exp(-F), with some columns held if asked."""
-    from thalweg.data import Writer
-
     texts = pairs("--given", given or ())
     output = Output("sample", json=json, quiet=quiet)
     if out is not None:
         refuse_existing(out, force)
     loaded = load_model(model)
+    from thalweg.data import Writer
+
     held = given_values(loaded.schema, texts)
     with output.working("sample"):
         table = loaded.sample(n, given=held or None, seed=seed, steps=steps)
@@ -50,7 +52,7 @@ def sample(
         output.show(preview(head, total=n, width=output.out.width, first=tuple(held)))
     answers = {} if out else {"answers": table.to_pylist()}
     record = {"model": model, "n": n, "given": held, "seed": seed, "out": out, **answers}
-    output.finish(record, command("report", model))
+    output.finish(record, after("sample", loaded, model))
 
 
 @app.command(epilog="Example:  [bold]thalweg report wine-model new.csv --out new.html[/bold]")
@@ -69,8 +71,11 @@ def report(
     """One self-contained page: curves, energies, calibration, samples, guesses, the worst rows and why."""
     output = Output("report", json=json, quiet=quiet)
     refuse_existing(out, force)
+    if data is not None:
+        check_data(data)
     with output.working("report"):
-        path = load_model(model).report(out, data=data, force=force)
+        loaded = load_model(model)
+        path = loaded.report(out, data=data, force=force)
     output.show(f"report: {path}")
     record = {"model": model, "data": data, "out": str(path)}
-    output.finish(record, command("score", model, data) if data else f"open {out} in a browser")
+    output.finish(record, after("report", loaded, model, data) if data else f"open {out} in a browser")

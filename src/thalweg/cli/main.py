@@ -143,3 +143,7 @@ def _one_line_each() -> Callable[..., None]:
             print(f"warning: {text}", file=sys.stderr)
 
     return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -39,8 +39,8 @@ def preview(
     """A `pyarrow.Table` of first rows as a rich table no wider than `width`.
 
     `total` is the number of rows there are in all. `filled` (column name -> booleans) marks cells that the
-    model wrote: green and in brackets. Columns named in `first`, then those with such cells, are shown first
-    where not all fit.
+    model wrote: green and in brackets. Where not all columns fit, those named in `first` come before the others, in
+    that order, then those with such cells.
     """
     texts = {
         name: [cell(v) for v in table.column(i).to_pylist()] for i, name in enumerate(table.column_names)
@@ -72,7 +72,8 @@ def _columns_that_fit(
     texts: dict[str, list[str]], width: int, first: Sequence[str], filled: Marks
 ) -> list[str]:
     """The names to show, in the table's own order."""
-    wanted = sorted(texts, key=lambda name: (name not in first, not any(filled.get(name, ()))))
+    order = {name: i for i, name in enumerate(first)}
+    wanted = sorted(texts, key=lambda name: (order.get(name, len(order)), not any(filled.get(name, ()))))
     room = width - 8
     shown: set[str] = set()
     for name in wanted:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from thalweg.cli.app import Force, Json, ModelPath, Quiet, app
-from thalweg.cli.arguments import refuse_existing, shard_of
+from thalweg.cli.arguments import check_model, refuse_existing, shard_of
 from thalweg.cli.output import Output
 from thalweg.cli.stream import Asked
+from thalweg.there import check_data
 
 Rows = Annotated[
     str,
@@ -70,6 +71,8 @@ def about_rows(epilog: str) -> Callable[[Callable[..., None]], Callable[..., Non
             place = None if shard is None else shard_of(shard)
             if out is not None:
                 refuse_existing(out, force, unless_folder_for=data)
+            check_model(model)
+            check_data(data)
             function(Asked(output, model, data, out, force, tuple(keep or ()), place), **options)
 
         shared = list(inspect.signature(run).parameters.values())[:-1]

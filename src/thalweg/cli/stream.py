@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from thalweg.cli.arguments import check_model
 from thalweg.cli.cache import keep_compiled
 from thalweg.cli.output import Output
 from thalweg.cli.preview import Marks, preview
 from thalweg.cli.progress import files_bar
+from thalweg.cli.then import after
 from thalweg.errors import OutputError, SettingsError
 
 FIRST_ROWS = 10
@@ -56,6 +58,7 @@ class Answered:
 
 def load_model(path: str) -> Any:
     """The model in this directory, ready to be asked."""
+    check_model(path)
     keep_compiled()
     import thalweg
 
@@ -75,13 +78,21 @@ def ask(
 
 
 def present(
-    asked: Asked, answered: Answered, then: str, *, filled: Marks | None = None, **summary: Any
+    asked: Asked,
+    answered: Answered,
+    *,
+    filled: Marks | None = None,
+    first: Sequence[str] = (),
+    **summary: Any,
 ) -> None:
-    """Show the first rows, say where the rest lies, and name the next command."""
+    """Show the first rows, say where the rest lies, and name the next command.
+
+    `first` are the columns that are shown where not all fit, the most needed first.
+    """
     output = asked.output
     if answered.head is not None and not output.json:
         width, total = output.out.width, answered.answers
-        output.show(preview(answered.head, total=total, width=width, filled=filled))
+        output.show(preview(answered.head, total=total, width=width, filled=filled, first=first))
     if asked.out:
         files = "" if answered.files is None else f" in {answered.files:,} files"
         output.note(f"{answered.answers:,} rows written to {asked.out}{files}")
@@ -89,6 +100,7 @@ def present(
     if answered.files is not None:
         record |= {"files": answered.files, "finished": answered.finished, "shard": asked.shard or (0, 1)}
     answers = {} if asked.out else {"answers": answered.all}
+    then = after(output.command, answered.model, asked.model, asked.data)
     output.finish({**record, **summary, **answers}, then)
 
 
@@ -121,9 +133,8 @@ def _of_source(
         answered.model = load_model(asked.model)
         from thalweg.asking import Question
 
-        for piece, result in Question(question, options, asked.keep).pairs(
-            answered.model, batches(asked.data)
-        ):
+        what = Question(question, options, asked.keep, asked.data)
+        for piece, result in what.pairs(answered.model, batches(asked.data)):
             if writer is not None:
                 writer.write(result)
             yield piece, result

@@ -93,7 +93,7 @@ def read_boxes(source: Any, names: Sequence[str] = ()) -> Boxes:
     flat = np.flatnonzero((place[:, 2:] <= 0).any(axis=1))
     if len(flat):
         width, height = place[flat[0], 2:]
-        raise DataError(f"{where}, row {flat[0] + 1}: a box of {width:g}×{height:g} pixels holds nothing")
+        raise DataError(f"{where}, row {flat[0]}: a box of {width:g}×{height:g} pixels holds nothing")
     label = None
     if "label" in table.column_names:
         label = np.array(list(map(str, table.column("label").to_pylist())), object)
@@ -133,7 +133,7 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> np.ndarray:
     values = pc.cast(column, pa.float64()).to_numpy()
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise DataError(f"{where}, column {name!r}, row {row + 1}: the number is missing or not finite")
+        raise DataError(f"{where}, column {name!r}, row {row}: the number is missing or not finite")
     return values
 
 
@@ -145,7 +145,7 @@ def _pictures(column: pa.ChunkedArray, names: Sequence[str], where: str) -> np.n
         for row, cell in enumerate(cells):
             if cell not in number:
                 raise DataError(
-                    f"{where}, row {row + 1}: there is no picture {cell!r}: {near_name(str(cell), names[:20])}"
+                    f"{where}, row {row}: there is no picture {cell!r}: {near_name(str(cell), names[:20])}"
                 )
         return np.array([number[cell] for cell in cells], np.int64)
     found = _numbers(column, "image", where)
@@ -153,7 +153,7 @@ def _pictures(column: pa.ChunkedArray, names: Sequence[str], where: str) -> np.n
     wrong = np.flatnonzero((found < 0) | (found >= most) | (found != np.rint(found)))
     if len(wrong):
         raise DataError(
-            f"{where}, row {wrong[0] + 1}: there is no picture {found[wrong[0]]:g}: they count from 0"
+            f"{where}, row {wrong[0]}: there is no picture {found[wrong[0]]:g}: they count from 0"
             + (f" to {len(names) - 1}" if names else "")
         )
     return found.astype(np.int64)

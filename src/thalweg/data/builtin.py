@@ -3,16 +3,15 @@
 import numpy as np
 import pyarrow as pa
 
+from thalweg import there
 from thalweg.data.dataset import Dataset, mark_pixels
 
-_TOYS = ("two_moons", "rings", "pinwheel", "eight_gaussians", "grid_25", "checkerboard", "banana", "funnel")
-NAMES = ("digits", "wine", "breast_cancer", "diabetes", *_TOYS)
 _TOY_ROWS = 2000
 
 
 def read(name: str) -> Dataset:
     """A built-in data set; the toys are 2,000 draws at a fixed seed."""
-    if name in _TOYS:
+    if name in there.TOYS:
         return _toy(name)
     return _digits() if name == "digits" else _table(name)
 

@@ -55,17 +55,17 @@ def encode(
     *,
     first_row: int = 0,
     name: str = "data",
-    partial: bool = False,
+    partial: bool | Collection[str] = False,
     counted: Collection[int] | None = None,
     unread: Collection[str] = (),
 ) -> Rows:
-    """The rows of `table` in the codes of `schema`; `partial` where columns are left out on purpose.
+    """The rows of `table` in the codes of `schema`; `partial` where columns, any or these, are left out on purpose.
 
     Columns are matched by name (those of a nameless array by position), text is parsed by the schema, missing
     columns are unobserved, unknown ones ignored, unknown categories unobserved and counted in `Rows.unseen`
     (None: of all columns, else of those `counted`); each of these with one `DataWarning`. Columns that are `unread` are
-    unobserved, without a word. Row numbers in messages count from `first_row + 1`. Raises `SchemaError` for cells of
-    the wrong type and `DataError` for infinite ones, naming column and row.
+    unobserved, without a word. Messages count rows as answers do, the first of the table as `first_row`. Raises
+    `SchemaError` for cells of the wrong type and `DataError` for infinite ones, naming column and row.
     """
     table = _match(schema, _table(table, name), name, partial, unread)
     n, d = table.num_rows, len(schema.variables)
@@ -94,7 +94,9 @@ def _table(table: pa.Table | np.ndarray | Dataset, name: str) -> pa.Table:
     return table_of(table, name)[0] if isinstance(table, np.ndarray) else table
 
 
-def _match(schema: Schema, table: pa.Table, where: str, partial: bool, unread: Collection[str]) -> pa.Table:
+def _match(
+    schema: Schema, table: pa.Table, where: str, partial: bool | Collection[str], unread: Collection[str]
+) -> pa.Table:
     """The table with the schema's names, once it is known to be about the same things."""
     if is_nameless(table):
         table = _by_position(schema, table, where)
@@ -105,10 +107,11 @@ def _match(schema: Schema, table: pa.Table, where: str, partial: bool, unread: C
             f"{where} has none of the columns of the model: it has {_some(table.column_names)}, the model "
             f"was fitted on {_some(want)}"
         )
-    absent = [name for name in want if name not in {*have, *unread, schema.target}]
+    left_out = (want if partial else ()) if isinstance(partial, bool) else partial
+    absent = [name for name in want if name not in {*have, *unread, *left_out, schema.target}]
     known = set(schema.names)
     extra = [name for name in table.column_names if name not in known]
-    if absent and not partial:
+    if absent:
         warnings.warn(DataWarning(f"{where} lacks {_some(absent)}: taken as not observed"), stacklevel=4)
     if extra:
         warnings.warn(
@@ -197,7 +200,7 @@ def _refuse_infinite(found: Cells, here: str, first_row: int) -> None:
     if infinite.any():
         row = first(infinite)
         raise DataError(
-            f"{here}, row {first_row + row + 1}: the value is {found.values[row]}, not a finite number: "
+            f"{here}, row {first_row + row}: the value is {found.values[row]}, not a finite number: "
             "replace it, or leave the cell empty"
         )
 
@@ -210,7 +213,7 @@ def _whole(found: Cells, column: ColumnSchema, here: str, first_row: int) -> Cel
             return found
         row = first(fraction)
         raise SchemaError(
-            f"{here}, row {first_row + row + 1}: {found.values[row]} is not a whole number, as all were in "
+            f"{here}, row {first_row + row}: {found.values[row]} is not a whole number, as all were in "
             "training: round it, or fit again with it as continuous"
         )
     if np.any(np.abs(found.values[found.present]) >= 2.0**63):
@@ -253,7 +256,7 @@ def _example(column: ColumnSchema, cells_: pa.ChunkedArray, mask: np.ndarray, fi
     )
     count = int(mask.sum())
     others = f" and {count - 1:,} more" if count > 1 else ""
-    return f"{column.name} = {value!r} (row {first_row + row + 1}{others})"
+    return f"{column.name} = {value!r} (row {first_row + row}{others})"
 
 
 def _some(names: list[str] | tuple[str, ...], between: str = ", ") -> str:

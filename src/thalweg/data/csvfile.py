@@ -142,7 +142,7 @@ def _ragged(path: Path, delimiter: str) -> DataError | None:
         try:
             rows = (row for row in reader if row)
             width = len(next(rows, []))
-            for number, row in enumerate(rows, 1):
+            for number, row in enumerate(rows):
                 if len(row) != width:
                     quote = "; is a quotation mark left open?" if any("\n" in cell for cell in row) else ""
                     return DataError(

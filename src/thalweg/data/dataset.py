@@ -21,7 +21,7 @@ class Dataset:
     `grid` is the shape of the image whose pixels are the first `prod(grid)` columns, () for a plain table;
     `native` is the kind of object that was loaded ("arrow", "pandas", "polars" or "numpy"); `kinds` are the
     kinds the user decided, by column. `source` is the object itself, where answers must look like it; `path`
-    the file or folder.
+    the file or folder. `first_row` is the number of the first row, where these are a piece of more.
     """
 
     table: pa.Table
@@ -31,6 +31,7 @@ class Dataset:
     kinds: Mapping[str, str] = field(default_factory=dict)
     source: Any = field(default=None, repr=False, compare=False)
     path: str | None = None
+    first_row: int = 0
 
     @property
     def where(self) -> str:

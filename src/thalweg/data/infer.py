@@ -76,7 +76,7 @@ def sequence_ids(column: pa.ChunkedArray, here: str, first_row: int = 0) -> np.n
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()
         raise DataError(
-            f"{here}, row {first_row + row + 1}: the cell is empty, and says of no sequence which it is"
+            f"{here}, row {first_row + row}: the cell is empty, and says of no sequence which it is"
         )
     codes = np.asarray(pc.dictionary_encode(column.combine_chunks()).indices)
     new = np.concatenate([[True], codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, bool)
@@ -84,7 +84,7 @@ def sequence_ids(column: pa.ChunkedArray, here: str, first_row: int = 0) -> np.n
     if len(codes) and ids[-1] > codes.max():
         again = np.flatnonzero(new & (codes < np.maximum.accumulate(codes)))[0]
         raise DataError(
-            f"{here}, row {first_row + again + 1}: {column[int(again)].as_py()!r} comes up a second time, apart from "
+            f"{here}, row {first_row + again}: {column[int(again)].as_py()!r} comes up a second time, apart from "
             "its other rows: sort the table by this column, each sequence in its order"
         )
     return ids.astype(np.int64)
@@ -98,7 +98,7 @@ def _numbers(
     if infinite.any():
         row = first(infinite)
         raise DataError(
-            f"{here}, row {row + 1}: the value is {found.values[row]}, not a finite number: "
+            f"{here}, row {row}: the value is {found.values[row]}, not a finite number: "
             "replace it, or leave the cell empty"
         )
     values = np.sort(found.values[found.present])

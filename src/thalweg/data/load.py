@@ -22,6 +22,7 @@ from thalweg.data.tagged import read_tagged
 from thalweg.data.text import as_dates, as_numbers, clean, typed
 from thalweg.data.types import is_supported, is_text
 from thalweg.errors import DataError, did_you_mean
+from thalweg.there import SETS, check_data
 
 _CONVERT = "give every column one type (numbers, text or dates) and the same number of rows"
 KINDS = ("continuous", "integer", "categorical", "binary", "datetime", "word", "sequence")
@@ -113,12 +114,9 @@ def _named(text: str, kinds: Mapping[str, str]) -> Dataset:
     path = Path(text)
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError(f"{text!r}: the name of the file is not UTF-8, rename the file")
-    if not os.path.exists(text):
-        if text in builtin.NAMES:
-            return builtin.read(text)
-        if not path.suffix and len(path.parts) <= 1:
-            hint = did_you_mean(text, builtin.NAMES, "the built-in ones are")
-            raise DataError(f"there is no file and no built-in data set named {text!r}: {hint}")
+    check_data(text)
+    if not os.path.exists(text) and text in SETS:
+        return builtin.read(text)
     if os.path.isdir(text):
         return _arrays(*read_images(path), path=path)
     name, _, key = text.partition("::")

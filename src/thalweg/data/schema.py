@@ -112,7 +112,7 @@ class Schema:
         *,
         first_row: int = 0,
         name: str = "data",
-        partial: bool = False,
+        partial: bool | Collection[str] = False,
         counted: Collection[int] | None = None,
         unread: Collection[str] = (),
     ) -> Rows:

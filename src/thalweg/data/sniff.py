@@ -1,8 +1,8 @@
 """What a file is by its name and by its first bytes, and whether the two agree."""
 
-import difflib
 from pathlib import Path
 
+from thalweg import there
 from thalweg.errors import DataError
 
 _SUFFIXES = {
@@ -51,7 +51,7 @@ def format_of(path: Path) -> str:
         or "-idx" in name
     ):
         return "idx"
-    _check_exists(path)
+    there.check_file(path)
     seen = looks_like(_head(path))
     hint = f"it looks like {seen[1]}" if seen else f"Thalweg reads {FORMATS}"
     raise DataError(f"{path}: files named {path.suffix or 'without a suffix'} are not read: {hint}")
@@ -59,7 +59,7 @@ def format_of(path: Path) -> str:
 
 def check_file(path: Path, format_: str) -> None:
     """Raise `DataError` unless `path` is a file, not empty, and not plainly of another format."""
-    _check_exists(path)
+    there.check_file(path)
     head = _head(path)
     if not head:
         raise DataError(f"{path} is empty (0 bytes): was it written completely?")
@@ -79,22 +79,6 @@ def check_file(path: Path, format_: str) -> None:
 def looks_like(head: bytes) -> tuple[str, str] | None:
     """The format that the first bytes announce, and its description."""
     return next(((format_, about) for magic, format_, about in _MAGIC if head.startswith(magic)), None)
-
-
-def _check_exists(path: Path) -> None:
-    try:
-        if path.is_file():
-            return
-        folder = path.parent
-        near = (
-            difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], 1)
-            if folder.is_dir()
-            else []
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)[:200]!r} cannot be opened: {error}") from error
-    hint = f"did you mean {near[0]!r}?" if near else "check the path"
-    raise DataError(f"there is no file {path}: {hint}")
 
 
 def _head(path: Path) -> bytes:

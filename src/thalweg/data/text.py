@@ -64,7 +64,7 @@ def as_numbers(
             return found
     row = _first_failure(column, lambda part: _cast(part, pa.float64()) is not None)
     raise error(
-        f"{where}, column {name!r}, row {first_row + row + 1}: {column[row].as_py()!r} is not a number: "
+        f"{where}, column {name!r}, row {first_row + row}: {column[row].as_py()!r} is not a number: "
         "fix the cell, or leave it empty if the value is not known"
     )
 
@@ -78,7 +78,7 @@ def as_dates(
         return found
     row = _first_failure(column, lambda part: _dates(part) is not None)
     raise error(
-        f"{where}, column {name!r}, row {first_row + row + 1}: {column[row].as_py()!r} is not an ISO date or "
+        f"{where}, column {name!r}, row {first_row + row}: {column[row].as_py()!r} is not an ISO date or "
         "time (2026-01-31 or 2026-01-31T12:30:00): fix the cell, or leave it empty"
     )
 
@@ -138,7 +138,7 @@ def _refuse_words_among_numbers(column: Text, name: str, where: str) -> None:
     if row < 0 or pc.any(pc.match_substring_regex(column, _CODE)).as_py():
         return
     raise DataError(
-        f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} is not a number, and {share:.1%} "
+        f"{where}, column {name!r}, row {row}: {column[row].as_py()!r} is not a number, and {share:.1%} "
         f"of the column are: fix the cell (empty means missing), or say --kind {name}=categorical "
         f"(kinds={{{name!r}: 'categorical'}})"
     )
@@ -150,6 +150,6 @@ def _refuse_commas(column: Text, name: str, where: str) -> None:
         return
     row = pc.index(commas, True).as_py()
     raise DataError(
-        f"{where}, column {name!r}, row {row + 1}: {column[row].as_py()!r} has a comma: write decimals with "
+        f"{where}, column {name!r}, row {row}: {column[row].as_py()!r} has a comma: write decimals with "
         f"a point and thousands without a mark, or say --kind {name}=categorical"
     )

@@ -16,6 +16,7 @@ from thalweg.energy.base import AbstractEnergy
 from thalweg.energy.spaces import Record
 from thalweg.errors import SettingsError, did_you_mean
 from thalweg.learning.run import Fit, Run
+from thalweg.settings import configured
 
 
 def place_of(space: Record, name: str) -> int:
@@ -97,32 +98,5 @@ class Recipe:
         Values may be strings, as the command line gives them. Raises `SettingsError` for an unknown name or a
         value of the wrong type.
         """
-        fields = {field.name: field for field in dataclasses.fields(self.settings)}
-        values = {}
-        for name, value in given.items():
-            if name not in fields:
-                hint = did_you_mean(name, fields, "it has")
-                raise SettingsError(f"recipe {self.name!r} has no setting {name!r}: {hint}")
-            values[name] = _coerce(self.name, fields[name], value)
-        return self.settings(**values)
-
-
-def _coerce(recipe: str, field: dataclasses.Field, value: Any) -> Any:
-    kind = type(field.default)
-    try:
-        if kind is bool and isinstance(value, str):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                value.lower()
-            ]
-        if kind is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-        if kind is float and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-            return value
-    except (KeyError, ValueError, TypeError, OverflowError):
-        pass
-    raise SettingsError(
-        f"setting {field.name!r} of recipe {recipe!r} needs a value of type {kind.__name__}, not {value!r} "
-        f"(default {field.default!r})"
-    )
+        defaults = {field.name: field.default for field in dataclasses.fields(self.settings)}
+        return self.settings(**configured(self.name, defaults, given))

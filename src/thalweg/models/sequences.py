@@ -20,7 +20,8 @@ def laid_out(rows: Rows, target: int, *, together: bool, width: int = 0) -> Pair
     """
     unknown = np.flatnonzero(~rows.observed[:, target])
     if len(unknown):
-        raise DataError(f"row {unknown[0] + 1} has no label: leave its sequence out, or label all of it")
+        count = f"{len(unknown):,} of {len(rows):,} training rows"
+        raise DataError(f"{count} have no label: leave their sequences out, or label all of them")
     lengths = np.ones(len(rows), int) if rows.sequence is None else lengths_of(rows.sequence)
     packed = pack(lengths, width) if together else separate(lengths)
     return Pairs(elements(rows, target, packed), jnp.asarray(gathered(rows.values[:, target], packed)))

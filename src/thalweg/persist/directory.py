@@ -1,6 +1,5 @@
 """The files of a model directory: written ahead, found again, and compared with their manifest."""
 
-import difflib
 import hashlib
 import os
 import stat
@@ -18,6 +17,7 @@ from thalweg.locks import in_turn
 from thalweg.persist.layout import CONTENTS, FORMAT, LARGEST_TEXT, MANIFEST_FILE, NEXT
 from thalweg.persist.migrations import oldest
 from thalweg.persist.plain import from_json, to_json
+from thalweg.there import no_model
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Snapshot:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        _check_directory(directory)
+        if absent := no_model(directory):
+            raise ModelDirectoryError(absent)
         blob = self._read(MANIFEST_FILE, LARGEST_TEXT[MANIFEST_FILE])
         self.digest = hashlib.sha256(blob).digest()
         self.format, self.entries = _parse_manifest(blob)
@@ -140,18 +141,6 @@ def _open(directory: Path, name: str) -> BinaryIO:
         except OSError as error:
             raise ModelDirectoryError(f"{name} cannot be read: {error.strerror}") from error
     raise ModelDirectoryError(f"{name} is missing: {_what_is_there(directory)}")
-
-
-def _check_directory(directory: Path) -> None:
-    if directory.is_dir():
-        return
-    if directory.is_file():
-        raise ModelDirectoryError("this is a file, and a model is a directory: name the one that `fit` wrote")
-    parent = directory.absolute().parent
-    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(directory.name, names, 1)
-    hint = f"did you mean {parent / near[0]}?" if near else "`thalweg fit DATA --out DIR` makes one"
-    raise ModelDirectoryError(f"there is no such directory: {hint}")
 
 
 def _what_is_there(directory: Path) -> str:

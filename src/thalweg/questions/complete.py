@@ -16,7 +16,6 @@ from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractConditionalSampler,
     AbstractNeighbours,
-    AbstractScored,
     AbstractSequential,
     AbstractZeroTemperature,
 )
@@ -26,6 +25,7 @@ from thalweg.inference import Coordinate, Gradient, minimise
 from thalweg.inference.neighbours import finite_coordinates, neighbours
 from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
+from thalweg.questions.given import silent_about_cells
 from thalweg.questions.grids import candidate_grid
 
 #: Passes over the columns, and the descent that follows: one object, for each new optimiser is compiled anew.
@@ -35,7 +35,7 @@ CONDITIONALS = 256
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
-    if issubclass(kind, AbstractScored):
+    if silent_about_cells(kind):
         return None
     if issubclass(kind, AbstractSequential):
         return "exact: the labelling of least energy, and joint draws, of its target alone"

@@ -19,12 +19,12 @@ from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractDenoiser,
     AbstractMarginal,
-    AbstractScored,
 )
 from thalweg.errors import SettingsError
 from thalweg.inference import profile
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import least
+from thalweg.questions.given import silent_about_cells
 from thalweg.questions.grids import candidate_grid
 
 #: Passes over the columns, and points of the local grid of a real column within four deviations of the noise.
@@ -32,7 +32,7 @@ SWEEPS, LOCAL = 3, 33
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
-    if issubclass(kind, AbstractScored):
+    if silent_about_cells(kind):
         return None
     if issubclass(kind, AbstractConditional):
         return None

@@ -69,7 +69,10 @@ class WindowSearch:
 def check(F: AbstractEnergy) -> None:
     """Raise `NotAnswered` for an energy that does not slide over pictures."""
     if not isinstance(F, AbstractSliding):
-        raise NotAnswered(f"{type(F).__name__} does not look for objects in pictures: fit detector")
+        raise NotAnswered(
+            f"{type(F).__name__} judges whole rows and does not look for objects in pictures: fit detector, to windows "
+            "that `thalweg windows` cuts out of pictures with boxes"
+        )
 
 
 def labels_of(F: AbstractEnergy, schema: Schema) -> tuple[str, ...]:

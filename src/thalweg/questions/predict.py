@@ -21,7 +21,6 @@ from thalweg.energy.capabilities import (
     AbstractCompletion,
     AbstractConditional,
     AbstractMarginal,
-    AbstractScored,
     AbstractSequential,
 )
 from thalweg.errors import SettingsError
@@ -29,6 +28,7 @@ from thalweg.inference import profile
 from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
 from thalweg.questions.complete import best_guess
+from thalweg.questions.given import silent_about_cells
 from thalweg.questions.records import Prediction
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -37,7 +37,7 @@ DRAWS = 128
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
-    if issubclass(kind, AbstractScored):
+    if silent_about_cells(kind):
         return None
     if issubclass(kind, AbstractConditional):
         return "exact: the energy along its target, given the other columns"

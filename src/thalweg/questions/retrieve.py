@@ -130,7 +130,8 @@ def side_of(F: AbstractEmbedded, rows: Rows, known: int | None = None) -> int:
     if not says[wanted]:
         names = ", ".join(repr(F.space.columns[i].name) for i in F.sides[wanted][:3])  # type: ignore[attr-defined]
         raise SchemaError(
-            f"the candidates say nothing about the other side of a pair: they have none of {names}, …"
+            f"the candidates say nothing about the other side of a pair: they have none of {names}, …; give the rows "
+            "among which partners are looked for (AMONG, among=)"
         )
     return wanted
 

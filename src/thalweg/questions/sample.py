@@ -9,17 +9,17 @@ from thalweg.energy.base import AbstractDensity, AbstractEnergy
 from thalweg.energy.capabilities import (
     AbstractConditional,
     AbstractConditionalSampler,
-    AbstractScored,
     AbstractSequential,
     AbstractZeroTemperature,
 )
 from thalweg.errors import SettingsError
 from thalweg.questions import chains, sequences
 from thalweg.questions.batches import by_row, in_batches
+from thalweg.questions.given import silent_about_cells
 
 
 def method(kind: type[AbstractEnergy]) -> str | None:
-    if issubclass(kind, AbstractScored):
+    if silent_about_cells(kind):
         return None
     if issubclass(kind, AbstractConditional):
         exact = issubclass(kind, AbstractConditionalSampler | AbstractSequential)

@@ -125,6 +125,11 @@ def threshold(usual: Float[np.ndarray, "m"], alpha: float) -> float:
     return float(np.sort(usual)[-rank]) if rank else np.inf
 
 
+def least_p_value(calibration: int) -> float:
+    r"""\(1/(m + 1)\), the p-value of a row that is odder than all m calibration rows."""
+    return 1 / (calibration + 1)
+
+
 def check_alpha(alpha: float, calibration: int) -> None:
     """Raises `SettingsError` for an alpha outside (0, 1), `NotAnswered` without calibration rows; warns where no row
     could be flagged at it."""
@@ -135,10 +140,10 @@ def check_alpha(alpha: float, calibration: int) -> None:
         )
     if not 0 < alpha < 1:
         raise SettingsError(f"alpha is a false-alarm rate between 0 and 1, not {alpha}")
-    if alpha < 1 / (calibration + 1):
+    if alpha < least_p_value(calibration):
         warnings.warn(
-            f"nothing can be flagged at alpha={alpha:g} with {calibration} calibration rows: "
-            f"the smallest p-value is {1 / (calibration + 1):.3g}; use a larger alpha or more rows",
+            f"nothing can be flagged at alpha {alpha:g}, for with {calibration} held-out rows no p-value is below "
+            f"{least_p_value(calibration):.3g}: take an alpha of at least that, or fit more rows",
             DataWarning,
             stacklevel=3,
         )
