@@ -275,7 +275,7 @@ def test_a_classifier_whose_energies_sink_together_is_stopped():
     rows = {f"p{i}": column for i, column in enumerate(digits.data.T)} | {"digit": digits.target.astype(str)}
     chosen = {"target": "digit", "network": "mlp", "width": 64, "steps": 400, "progress": False}
     with pytest.raises(
-        Diverged, match="collapsed: the energies of all answers fall together, .* Take one that pushes"
+        Diverged, match=r"collapsed: the energies of all answers fall together, .* Take one that pushes"
     ):
         thalweg.fit(rows, "classifier", loss="energy", **chosen)
 

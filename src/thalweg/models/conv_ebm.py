@@ -275,8 +275,8 @@ class Beside(AbstractAround):
 
 
 class Joint(AbstractAround):
-    r"""An objective of the picture, and `weight` times \(-\log p(y_c \mid x)\) of what lies beside it, given the picture
-    as it is and with one of the `noises` (in deviations)."""
+    r"""An objective of the picture, and `weight` times \(-\log p(y_c \mid x)\) of what lies beside it, given the
+    picture as it is and with one of the `noises` (in deviations)."""
 
     objective: AbstractObjective
     noises: tuple[float, ...] = eqx.field(static=True)
