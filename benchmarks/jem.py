@@ -40,7 +40,7 @@ from thalweg.models.conv_ebm import ConvEnergy, build
 from thalweg.models.jem import Settings
 from thalweg.nn.initial import drawn
 
-TESTED, DRAWN = 1000, 50
+TESTED, DRAWN = 2000, 50
 
 
 class Labels(AbstractObjective):

@@ -275,12 +275,11 @@ class Beside(AbstractAround):
 
 
 class Joint(AbstractAround):
-    r"""An objective of the picture, and `weight` times \(-\log p(y_c \mid x)\) of what lies beside it, given the
-    picture as it is and with one of the `noises` (in deviations)."""
+    r"""An objective of the picture, and \(-\log p(y_c \mid x)\) of what lies beside it, given the picture as it is and
+    with one of the `noises` (in deviations)."""
 
     objective: AbstractObjective
     noises: tuple[float, ...] = eqx.field(static=True)
-    weight: float = eqx.field(static=True)
 
     def init(self, energy, data, *, key):
         return self.objective.init(_picture(energy), _pixels(energy, data), key=key)
@@ -289,7 +288,7 @@ class Joint(AbstractAround):
         beside_key, key = jax.random.split(key)
         loss, rest = self.objective(_picture(energy), _pixels(energy, batch), memory, key=key)
         if len(canvas_of(energy.space).others):
-            loss = loss - self.weight * self._of_others(energy, batch, key=beside_key)
+            loss = loss - self._of_others(energy, batch, key=beside_key)
         return loss, rest
 
     def _of_others(self, energy: ConvEnergy, batch: PyTree, *, key: PRNGKeyArray) -> Scalar:
@@ -371,7 +370,6 @@ class Settings:
     buffer: int = setting(500, "pictures in the replay buffer")
     refresh: float = setting(0.02, "share of chains that start anew from noise")
     penalty: float = setting(1e-5, "weight of the squared energies, which keeps them near 0")
-    labels: float = setting(1.0, "weight of the likelihood of what lies beside the picture")
     steps: int = setting(300, "training steps with chains")
     batch: int = setting(64, "rows a step, and chains")
     learning_rate: float = setting(3e-4, "largest step of Adam with chains, falling to 0")
@@ -380,8 +378,6 @@ class Settings:
         for name in ("channels", "layers", "buffer"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.labels >= 0:
-            raise SettingsError(f"labels is a weight from 0, not {self.labels:g}")
         for name in ("scale", "stride", "blur"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be more than 0, not {getattr(self, name):g}")
@@ -430,7 +426,7 @@ def train(problem: Problem) -> Fit:
     return fit(
         matched(problem, match_key),
         rows.values if complete else (rows.values, rows.observed),
-        _beside_labels(contrast, space, settings),
+        Blurred(Joint(contrast, noises_of(space, settings)), bins(space)),
         optimiser=_optimiser(settings.learning_rate, settings.steps),
         steps=settings.steps,
         batch=settings.batch,
@@ -450,7 +446,7 @@ def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
     return fit(
         start,
         rows.values[rows.complete],
-        _beside_labels(matching_for(space, settings), space, settings),
+        Blurred(Joint(matching_for(space, settings), noises_of(space, settings)), bins(space)),
         optimiser=_optimiser(MATCHING_RATE, settings.matching),
         steps=settings.matching,
         batch=settings.batch,
@@ -458,11 +454,6 @@ def matched(problem: Problem, key: PRNGKeyArray) -> AbstractEnergy:
         key=fit_key,
         run=replace(problem.run, stage="matching"),
     ).energy
-
-
-def _beside_labels(objective: AbstractObjective, space: Record, settings: Settings) -> Blurred:
-    """The objective of the picture with the likelihood of what lies beside it, of rows between their counts."""
-    return Blurred(Joint(objective, noises_of(space, settings), settings.labels), bins(space))
 
 
 def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
