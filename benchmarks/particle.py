@@ -2,14 +2,15 @@
 
 The task of Florence et al. (2021), *Implicit behavioral cloning*, with the constants of its published environment. The
 state is position, velocity and both goals (8 numbers); nothing in it says whether the first goal was visited. A policy
-sees the state and the one before it, as the published ones do: their difference says where it was heading. An action
-is a set point in the square, held for `HELD` steps of a proportional-derivative controller. The demonstration is to
-set the first goal until the particle is within `CLOSE` of it, and the second from then on. An episode is a success if
-it came within `NEAR` of the first goal and is within `NEAR` of the second at its end.
+sees one state or two, the last and the one before it, as the published ones do: their difference says where it was
+heading. An action is a set point in the square, held for `HELD` steps of a proportional-derivative controller. The
+demonstration is to set the first goal until the particle is within `CLOSE` of it, and the second from then on. An
+episode is a success if it came within `NEAR` of the first goal and is within `NEAR` of the second at its end.
 
-The published figures: 96 % of episodes for the energy with Langevin counter-examples, 5 % for squared error, of 2,000
-demonstrations and of networks and trainings that are far larger (width 2,048, 100,000 steps of 512 rows). Here the
-methods are those of `many_answers.py`; the implicit one acts on the answer of least energy, sought without a slope.
+The published figures: 96 % of episodes for the energy with Langevin counter-examples, 5 % for squared error, of two
+states, 2,000 demonstrations, and networks and trainings that are far larger (width 2,048, 100,000 steps of 512 rows).
+Here the methods are those of `many_answers.py`; the implicit one acts on the answer of least energy, sought without a
+slope.
 
     python benchmarks/particle.py [--write] [--seeds 3]
 """
@@ -29,21 +30,21 @@ from many_answers import METHODS, Budget, Data, summary
 STIFFNESS, DAMPING, STEP, HELD = 10.0, 5.0, 0.005, 10
 ACTIONS, NEAR, CLOSE = 50, 0.05, 0.01
 #: Rows (all), width, hidden layers, steps, rows a step.
-BUDGET: Budget = (0, 128, 2, 5000, 128)
-DEMONSTRATIONS, EPISODES = 500, 100
-#: Two states (n, 16) in, set points (n, 2) out.
+BUDGET: Budget = (0, 128, 2, 10000, 256)
+DEMONSTRATIONS, EPISODES = 2000, 100
+#: States (n, 8 or 16) in, set points (n, 2) out.
 Policy = Callable[[np.ndarray], np.ndarray]
 
 
 class Episodes(NamedTuple):
-    """What was seen and done, (actions, n, 16) and (actions, n, 2), and which episodes reached both goals."""
+    """What was seen and done, (actions, n, 8 or 16) and (actions, n, 2), and which episodes reached both goals."""
 
     seen: np.ndarray
     done: np.ndarray
     success: np.ndarray
 
 
-def run(n: int, seed: int, policy: Policy | None = None) -> Episodes:
+def run(n: int, seed: int, policy: Policy | None = None, states: int = 1) -> Episodes:
     """`n` episodes of the policy (None: the demonstration), side by side."""
     rng = np.random.default_rng(seed)
     place, first, second = rng.random((3, n, 2))
@@ -53,8 +54,8 @@ def run(n: int, seed: int, policy: Policy | None = None) -> Episodes:
     before = None
     for _ in range(ACTIONS):
         state = np.concatenate([place, speed, first, second], axis=1)
-        observation = np.concatenate([state if before is None else before, state], axis=1)
-        before = state
+        earlier = state if before is None else before
+        observation, before = np.concatenate([earlier, state][-states:], axis=1), state
         left |= np.linalg.norm(place - first, axis=1) < CLOSE
         action = np.where(left[:, None], second, first) if policy is None else policy(observation)
         seen.append(observation)
@@ -67,19 +68,19 @@ def run(n: int, seed: int, policy: Policy | None = None) -> Episodes:
     return Episodes(np.stack(seen), np.stack(done), reached)
 
 
-def compare(seeds: int) -> list[list[object]]:
+def compare(seeds: int, states: int) -> list[list[object]]:
     """Success of each method in new episodes, and the seconds of its fit."""
     measured: dict[str, list[list[float]]] = {name: [] for name in METHODS}
     for seed in range(seeds):
-        demonstrations = run(DEMONSTRATIONS, 1000 + seed)
-        data = Data(demonstrations.seen.reshape(-1, 16), demonstrations.done.reshape(-1, 2))
+        demonstrations = run(DEMONSTRATIONS, 1000 + seed, states=states)
+        data = Data(demonstrations.seen.reshape(-1, 8 * states), demonstrations.done.reshape(-1, 2))
         for name, method in METHODS.items():
             began = time.perf_counter()
             fitted = method(data, BUDGET, seed)
             spent = time.perf_counter() - began
-            success = run(EPISODES, 50 + seed, fitted.best).success.mean()
+            success = run(EPISODES, 50 + seed, fitted.best, states).success.mean()
             measured[name].append([float(success), spent])
-            print(seed, name, measured[name][-1], file=sys.stderr, flush=True)
+            print(states, seed, name, measured[name][-1], file=sys.stderr, flush=True)
     shown = run(1000, 1).success.mean()
     lines: list[list[object]] = [[name, *summary(np.array(found))] for name, found in measured.items()]
     return [*lines, ["the demonstration", f"{shown:.3g}", ""]]
@@ -97,8 +98,11 @@ def main() -> None:
         f"{DEMONSTRATIONS} demonstrations of {ACTIONS} actions, width {BUDGET[1]}, {BUDGET[3]} steps of {BUDGET[4]} "
         f"rows; {EPISODES} new episodes, {given.seeds} seeds"
     )
-    lines = table(title, ["method", "success", "fit, s"], compare(given.seeds))
-    report("particle", "python benchmarks/particle.py", [lines], "optax", write=given.write)
+    parts = [
+        table(f"{title}: {seen}", ["method", "success", "fit, s"], compare(given.seeds, states))
+        for states, seen in ((2, "two states seen"), (1, "one state seen"))
+    ]
+    report("particle", "python benchmarks/particle.py", parts, "optax", write=given.write)
 
 
 if __name__ == "__main__":
