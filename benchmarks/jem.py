@@ -3,10 +3,11 @@
 The network of `jem` twice, with as many steps of as many rows: once as `jem` trains it, once by the likelihood of the
 labels alone. *accuracy* on test rows. *AUROC*: how often a row of another kind is odder than a test row: by the energy
 of the picture, F(x) = -log Σ exp f(x)_y; by how far it is from the median of training pictures; by its slope, the
-length of ∂F/∂x (Grathwohl and others 2020); and by the largest probability. Other kinds: noise of the shades' own
-frequencies, the same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST made as small as
-the digits; MNIST beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the classifier reads
-as it.
+length of ∂F/∂x (Grathwohl and others 2020); by how far its slopes at eight levels of noise are from those of training
+pictures (Mahmood, Oliva & Styner 2021, *Multiscale score matching for out-of-distribution detection*), which a
+classifier was never told of; and by the largest probability. Other kinds: noise of the shades' own frequencies, the
+same pictures upside down and mirrored, and pictures of another set (Fashion-MNIST made as small as the digits; MNIST
+beside Fashion-MNIST). *drawn*: the share of pictures drawn given a label that the classifier reads as it.
 
     THALWEG_DATA=… python benchmarks/jem.py [--write] [--sets digits,fashion_mnist] [--seeds 3] [--matching 1500]
         [--steps 300] [--rows 10000]
@@ -36,11 +37,13 @@ from thalweg.learning.fit import fit
 from thalweg.learning.objective import AbstractObjective
 from thalweg.learning.run import Run
 from thalweg.models.canvas import canvas_of
-from thalweg.models.conv_ebm import ConvEnergy, build
+from thalweg.models.conv_ebm import ConvEnergy, build, widest
 from thalweg.models.jem import Settings
 from thalweg.nn.initial import drawn
 
 TESTED, DRAWN = 2000, 50
+#: Levels of noise at which slopes are measured.
+LEVELS = 8
 
 
 class Labels(AbstractObjective):
@@ -87,25 +90,25 @@ def dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:
 
 @eqx.filter_jit
 def _outputs(energy: ConvEnergy, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The logits of each row, and the length of the slope of its energy."""
+    """The logits of each row, and the lengths of the slopes of its energy at some levels of noise, the least first."""
     pixels = canvas_of(energy.space).pixels
+    levels = jnp.geomspace(energy.blur, widest(energy.space, energy.blur), LEVELS)
 
-    def of_picture(x):
-        out = energy.outputs(energy.features(x))
-        return -jax.nn.logsumexp(out), out
+    def of_picture(x, noise):
+        return energy.of_picture(energy.features(x, noise), noise)
 
     def of_row(y):
-        slope, out = jax.grad(of_picture, has_aux=True)(y[pixels])
-        return out, jnp.linalg.norm(slope)
+        slopes = jax.lax.map(lambda noise: jnp.linalg.norm(jax.grad(of_picture)(y[pixels], noise)), levels)
+        return energy.outputs(energy.features(y[pixels])), slopes
 
     return jax.lax.map(of_row, rows, batch_size=64)
 
 
 class Read(NamedTuple):
-    """The logits of pictures (n, k), and the lengths of the slopes of their energies (n,)."""
+    """The logits of pictures (n, k), and the lengths of the slopes of their energies at each level of noise (n, l)."""
 
     logits: np.ndarray
-    slope: np.ndarray
+    slopes: np.ndarray
 
 
 def read(energy: ConvEnergy, schema: Any, images: np.ndarray) -> Read:
@@ -131,9 +134,18 @@ def oddness(found: Read, trained: Read) -> dict[str, np.ndarray]:
     return {
         "energy": energy,
         "distance of the energy from the median": np.abs(energy - np.median(energy_of_picture(trained))),
-        "slope of the energy": found.slope,
+        "slope of the energy": found.slopes[:, 0],
+        "slopes at levels of noise": far(found.slopes, trained.slopes),
         "largest probability": doubt(found),
     }
+
+
+def far(slopes: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Squared distances of log slopes from a normal distribution of those of training pictures (Mahalanobis)."""
+    logs, usual = np.log(slopes + 1e-12), np.log(trained + 1e-12)
+    covariance = np.cov(usual, rowvar=False) + 1e-6 * np.eye(usual.shape[1])
+    apart = logs - usual.mean(axis=0)
+    return np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart)
 
 
 def compare(name: str, given: argparse.Namespace) -> tuple[list[list[object]], list[list[object]]]:
