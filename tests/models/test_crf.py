@@ -323,25 +323,25 @@ def test_labels_that_are_held_are_told_and_can_be_found_anew(fitted):
     assert anew.value[0].as_py() != some[0]
 
 
-def test_the_command_says_how_many_labels_were_held(fitted, monkeypatch, tmp_path, capsys):
+def test_the_command_says_how_many_labels_were_held(fitted, tmp_path, capsys):
     import json
 
     import pyarrow.parquet
 
-    from thalweg.cli import stream
     from thalweg.cli.main import main
 
     new = draw(10, 9).table
     some = [tag if i % 3 == 0 else None for i, tag in enumerate(new["tag"].to_pylist())]
     pyarrow.parquet.write_table(new.set_column(2, "tag", pa.array(some)), tmp_path / "new.parquet")
-    monkeypatch.setattr(stream, "load_model", lambda path: fitted)
+    model = str(tmp_path / "tagger")
+    fitted.save(model)
     held, rows = len(some[::3]), len(some)
-    assert main(["label", "m", str(tmp_path / "new.parquet"), "--json"]) == 0
+    assert main(["label", model, str(tmp_path / "new.parquet"), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["held"] == held
     assert f"{held} of {rows} labels were held as " in err
     assert "--anew labels every row" in err
-    assert main(["label", "m", str(tmp_path / "new.parquet"), "--json", "--anew"]) == 0
+    assert main(["label", model, str(tmp_path / "new.parquet"), "--json", "--anew"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["held"] == 0
     assert "were held" not in err
