@@ -345,6 +345,9 @@ def test_the_command_says_how_many_labels_were_held(fitted, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out)["held"] == 0
     assert "were held" not in err
+
+
+def test_draws_of_a_row_have_its_marginals(fitted):
     drawn = fitted.sample(400, given={"word": "u"})["tag"].to_pylist()
     one = fitted.predict(pa.table({"of": [3], "word": ["u"]})).probabilities[0]
     np.testing.assert_allclose([drawn.count(t) / 400 for t in TAGS], one, atol=4 * np.sqrt(0.25 / 400))
